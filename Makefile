@@ -1,0 +1,53 @@
+# Everything a person or a machine does here. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint format bench docs clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.core: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.core  ## Make .venv, install, build the native module
+
+setup-dev: $(VENV)/.dev  ## The same with the development tools
+
+demo: setup  ## Train on scikit-learn's digits, predict one picture, write a report
+	$(BIN)/python examples/demo.py
+
+test: setup-dev  ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: setup-dev  ## Check style, types and documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror native/*
+	$(BIN)/python docs/check.py
+
+format: setup-dev  ## Bring the style into order
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i native/*
+
+bench: setup-dev  ## Run one benchmark: make bench NAME=pictures
+	$(BIN)/python bench/$(or $(NAME),$(error say which: make bench NAME=pictures)).py
+
+docs: setup-dev  ## Write the generated documents
+	$(BIN)/python docs/check.py --write
+
+clean:  ## Remove everything that was built
+	rm -rf $(VENV) build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,69 @@
+"""The command `luce`: thin verbs over the library."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from luce import __version__
+from luce.errors import DataError, ImageError, LuceError, ModelError
+
+STDIN = "\0stdin"  # what a bare "-" becomes: the parser would take it for an option
+
+app = App(
+    name="luce",
+    version=f"luce {__version__}",
+    help="From pictures to class probabilities you can trust.",
+    help_format="rich",
+    help_epilogue="""Examples:
+  luce train photos -o pets.onnx        a folder with one folder of pictures per class
+  luce predict pets.onnx new/*.jpg      the classes of new pictures
+  luce evaluate pets.onnx test-photos   how good it is on pictures with known classes
+
+`luce COMMAND --help` explains each. Exit status: 0 done, 1 failed, 2 the command or its data is wrong.""",
+)
+for verb in ("train", "predict", "evaluate", "verify", "check", "show"):
+    app.command(f"luce.cli.{verb}:{verb}", name=verb)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the words after `luce`; `sys.argv` without.
+
+    Returns:
+        Exit status: 0 done; 1 failed; 2 the command or its data is wrong; 130 interrupted.
+    """
+    words = [STDIN if word == "-" else word for word in (sys.argv[1:] if argv is None else argv)]
+    try:
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return _fail(f"{error} `luce --help` lists what there is.", 2)
+    except (DataError, ImageError, ModelError, ValueError) as error:
+        return _fail(str(error), 2)
+    except LuceError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("stopped; nothing was half-written", 130)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
+    except MemoryError:
+        return _fail("not enough memory", 1)
+    except Exception as error:
+        if os.environ.get("LUCE_DEBUG"):
+            raise
+        return _fail(f"{type(error).__name__}: {error}. This is a bug in Luce; LUCE_DEBUG=1 shows where", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"luce: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,131 @@
+"""What the verbs share: progress, sentences, JSON, and options written NAME=VALUE."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Protocol
+
+from cyclopts import Parameter
+
+_PLAIN_SECONDS = 5.0  # between two plain lines of the same stage
+
+Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", show_default=False)]
+Json = Annotated[bool, Parameter(negative="", show_default=False)]
+Threads = Annotated[int | None, Parameter(show_default=False)]
+
+
+class Reporter(Protocol):
+    """Where progress and sentences go."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is."""
+
+    def say(self, sentence: str) -> None:
+        """Say a sentence."""
+
+
+class _Silent:
+    def progress(self, stage: str, done: int, total: int) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        pass
+
+
+class _Plain:
+    """Lines for a file or a pipe: one at the end of each stage, and every few seconds within it."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._began = self._last = 0.0
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._began, self._last = stage, now, now
+        if done >= total or now - self._last >= _PLAIN_SECONDS:
+            self._last = now
+            elapsed = max(now - self._began, 1e-9)
+            left = "" if done >= total else f", {(total - done) * elapsed / max(done, 1):.0f} s left"
+            print(f"{stage}: {done:,} of {total:,} ({done / elapsed:,.0f} a second{left})", file=sys.stderr, flush=True)
+
+    def say(self, sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+
+class _Bars:
+    """Progress bars on a terminal."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+
+    def say(self, sentence: str) -> None:
+        self._progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def reporter(*, quiet: bool) -> Iterator[Reporter]:
+    """Progress bars on a terminal, plain lines elsewhere, nothing when quiet; always on standard error."""
+    if quiet:
+        yield _Silent()
+    elif not sys.stderr.isatty():
+        yield _Plain()
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        rate = TextColumn("{task.speed:,.0f}/s", table_column=None)
+        columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), _Rate(rate), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            yield _Bars(progress)
+
+
+def _Rate(column: Any) -> Any:
+    """A column that stays empty until the rate is known."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f}/s")
+
+    return Rate()
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One line of JSON on standard output, without NaN or infinity."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def named_numbers(option: str, text: str) -> dict[str, float]:
+    """Read `NAME=NUMBER,NAME=NUMBER`.
+
+    Raises:
+        ValueError: it is written in another way.
+    """
+    values = {}
+    for part in text.split(","):
+        name, equals, number = part.rpartition("=")
+        try:
+            values[name.strip()] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not name.strip():
+            raise ValueError(f"{option}: expected NAME=NUMBER,NAME=NUMBER, got {part!r}")
+    return values
+
+
+def percent(value: float) -> str:
+    """93.3 %."""
+    return f"{100 * value:.1f} %"

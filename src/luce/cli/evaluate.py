@@ -1,0 +1,76 @@
+"""`luce evaluate`: how good a model is on pictures with known classes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from luce.cli.console import Json, Quiet, Threads, percent, print_json, reporter
+
+
+def evaluate(
+    model: Path,
+    data: str,
+    /,
+    *,
+    report: Path | None = None,
+    threads: Threads = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Measure a model on pictures with known classes.
+
+    Classes are joined by name. Where the data has parts, the test part is measured, else val.
+
+    Examples:
+      luce evaluate pets.onnx test-photos
+      luce evaluate pets.onnx labels.csv --json
+      luce evaluate pets.onnx test-photos --report test.html
+
+    Args:
+        model: The model file that luce train wrote.
+        data: Pictures with known classes, in any form that luce train takes.
+        report: Write an HTML report there.
+        threads: Number of threads; by default one per available core.
+        json: Print one JSON object with the figures.
+        quiet: No progress, no sentences.
+    """
+    from luce.classifier import load_classifier
+    from luce.files import check_writable, write_atomically
+    from luce.training import summary
+
+    if report is not None:
+        check_writable(report)
+    began = time.perf_counter()
+    classifier = load_classifier(model)
+    with reporter(quiet=quiet) as console:
+        result = classifier.evaluate(data, n_threads=threads, progress=console.progress)
+        if report is not None:
+            from luce.report import evaluation_report
+
+            write_atomically(report, evaluation_report(classifier, result))
+    if json:
+        figures = summary(result) | {
+            "temperature": classifier.temperature,
+            "classes": list(classifier.classes),
+            "n_train": classifier.card.training.get("n_train"),
+            "seconds": round(time.perf_counter() - began, 3),
+            "problems": [problem.to_dict() for problem in result.problems],
+        }
+        print_json(figures)
+        return 0
+    m = result.metrics
+    print(
+        f"Accuracy     {percent(m.accuracy.value)}  ({percent(m.accuracy.low)} … {percent(m.accuracy.high)}, 95 % interval) "
+        f"on {m.n:,} pictures"
+    )
+    print(
+        f"Calibration  error {percent(m.ece.value)} ({percent(m.ece.low)} … {percent(m.ece.high)}), "
+        f"{percent(m.ece_uncalibrated.value)} without temperature"
+    )
+    print(f"NLL          {m.nll.value:.4f}   Brier {m.brier.value:.4f}")
+    for problem in result.problems[:10]:
+        print(f"Data         {problem.kind}: {problem.path or problem.class_name}: {problem.reason}")
+    if len(result.problems) > 10:
+        print(f"Data         … and {len(result.problems) - 10:,} more (--json lists them all)")
+    return 0

@@ -1,0 +1,145 @@
+"""`luce train`: a data set becomes a calibrated model file and a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from luce.cli.console import Json, Quiet, Threads, named_numbers, percent, print_json, reporter
+
+
+def train(
+    data: str,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], show_default=False)] = None,
+    backbone: str | None = None,
+    test_share: float = 0.2,
+    seed: int = 0,
+    class_weight: str | None = None,
+    prior: str = "train",
+    report: Path | None = None,
+    no_report: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    no_cache: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    max_unreadable: float = 0.05,
+    max_pixels: int = 100_000_000,
+    threads: Threads = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Train a calibrated classifier from pictures.
+
+    A part of the pictures is held out and measures the result. The penalty of the softmax regression is chosen by
+    cross-validation, the temperature is fitted on predictions for pictures that the model did not see.
+
+    Examples:
+      luce train photos -o pets.onnx                       photos/cat/1.jpg, photos/dog/2.jpg, ...
+      luce train labels.csv -o pets.onnx                   columns path,label[,split,group,weight]
+      luce train digits -o digits.onnx                     also: mnist, fashion-mnist, cifar10
+      luce train photos -o pets.onnx --class-weight balanced
+      luce train photos -o pets.onnx --backbone hf:owner/repo
+
+    Args:
+        data: A folder with one folder of pictures per class (also below train/, val/, test/), a .csv or .tsv table,
+            a .npz file, a folder of IDX files, or the name of a known data set.
+        output: The model file to write; without it only the measurement is shown.
+        backbone: What turns pictures into features: none (the pixels), efficientnet-lite0, a path to an .onnx file,
+            or hf:owner/repo[:file]. By default the pixels for pictures up to 32 x 32, else efficientnet-lite0.
+        test_share: Share of the pictures that is held out to measure; ignored where the data is already split.
+        seed: Of the split, the folds and the bootstrap intervals.
+        class_weight: "balanced", or NAME=WEIGHT,NAME=WEIGHT. Probabilities are corrected back to --prior.
+        prior: Class shares that the probabilities assume: train, uniform, or NAME=SHARE,NAME=SHARE.
+        report: Where the HTML report goes; by default beside the model file.
+        no_report: Write no report.
+        no_cache: Compute the features of every picture anew and do not remember them.
+        max_unreadable: Share of unreadable pictures above which training stops.
+        max_pixels: Pictures with more pixels are refused.
+        threads: Number of threads; by default one per available core.
+        json: Print one JSON object with the figures.
+        quiet: No progress, no sentences.
+    """
+    from luce import training
+    from luce.files import check_writable
+
+    if output is not None:
+        check_writable(output)
+    report = None if no_report else report or (output and output.with_suffix(".html"))
+    if report is not None:
+        check_writable(report)
+    options = training.Options(
+        backbone=backbone,
+        test_share=test_share,
+        seed=seed,
+        class_weight=_class_weight(class_weight),
+        prior=_prior(prior),
+        cache=not no_cache,
+        n_threads=threads,
+        max_pixels=max_pixels,
+        max_unreadable=max_unreadable,
+    )
+    with reporter(quiet=quiet) as console:
+        result = training.fit(data, options, progress=console.progress, say=console.say)
+        if output is not None:
+            result.classifier.save(output)
+        if report is not None:
+            from luce.files import write_atomically
+            from luce.report import training_report
+
+            write_atomically(report, training_report(result))
+    if json:
+        print_json(_figures(result))
+    else:
+        _print_summary(result, output, report)
+    return 0
+
+
+def _class_weight(text: str | None) -> Any:
+    return text if text in (None, "balanced") else named_numbers("--class-weight", text)
+
+
+def _prior(text: str) -> Any:
+    return text if text in ("train", "uniform") else named_numbers("--prior", text)
+
+
+def _figures(result: Any) -> dict[str, Any]:
+    from luce.training import summary
+
+    names = ("accuracy", "accuracy_low", "accuracy_high", "nll", "brier", "ece", "ece_uncalibrated")
+    figures = dict.fromkeys(names) | {"n_test": 0}
+    if result.evaluation is not None:
+        figures |= summary(result.evaluation)
+    return figures | {
+        "temperature": result.classifier.temperature,
+        "classes": list(result.classifier.classes),
+        "n_train": result.n_train,
+        "n_cached": result.n_cached,
+        "seconds": round(result.seconds, 3),
+        "problems": [problem.to_dict() for problem in result.problems],
+    }
+
+
+def _print_summary(result: Any, output: Path | None, report: Path | None) -> None:
+    classifier = result.classifier
+    if result.evaluation is not None:
+        m = result.evaluation.metrics
+        print(
+            f"Accuracy     {percent(m.accuracy.value)}  ({percent(m.accuracy.low)} … {percent(m.accuracy.high)}, 95 % interval) "
+            f"on {m.n:,} held-out pictures"
+        )
+        print(
+            f"Calibration  error {percent(m.ece.value)}, {percent(m.ece_uncalibrated.value)} before; "
+            f"temperature {classifier.temperature:.3f}"
+        )
+        print(f"NLL          {m.nll.value:.4f}   Brier {m.brier.value:.4f}")
+    kinds = Counter(problem.kind for problem in result.problems)
+    if kinds:
+        listed = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+        print(f"Data         {listed} (see the report, or `luce check`)")
+    if output is not None:
+        print(f"Model        {output} ({len(classifier.data) / 1e6:.1f} MB)")
+    if report is not None:
+        print(f"Report       {report}")
+    print(f"Time         {result.seconds:.1f} s")

@@ -1,0 +1,25 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _data_dir() -> Path:
+    """The development data: the first existing folder of LUCE_DATA, else `../shared/data` beside the project."""
+    folders = [Path(p) for p in os.environ.get("LUCE_DATA", "").split(os.pathsep) if p]
+    for folder in [*folders, ROOT.parent / "shared" / "data"]:
+        if (folder / "odd-images").is_dir():
+            return folder
+    pytest.skip("the development data sets are not here: set LUCE_DATA to their folder")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the development data sets (see CONTRIBUTING.md); tests that use it are marked `data`."""
+    return _data_dir()

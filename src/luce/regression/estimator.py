@@ -143,7 +143,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class (N,)."""
-        return np.asarray(self.classes_[np.argmax(self._logits(X), axis=1)])
+        winner = np.argmax(self._logits(X), axis=1)
+        return np.asarray(self.classes_[winner])
 
     def _logits(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)

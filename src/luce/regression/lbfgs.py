@@ -40,7 +40,9 @@ class Minimum:
     converged: NDArray[np.bool_]
 
 
-def minimize(objective: Objective, start: Float64, *, tol: float, max_iter: int) -> Minimum:
+def minimize(
+    objective: Objective, start: Float64, *, tol: float, max_iter: int, noise: float = 1e-15
+) -> Minimum:
     """Minimise B convex functions of P variables.
 
     Args:
@@ -49,6 +51,7 @@ def minimize(objective: Objective, start: Float64, *, tol: float, max_iter: int)
         tol: a problem is done when the predicted further decrease, half the product of gradient and step, is below
             `tol` times its value.
         max_iter: greatest number of steps.
+        noise: relative rounding error of the values; a predicted decrease below it cannot be had.
     """
     x = start.copy()
     value, grad = objective(x)
@@ -58,10 +61,10 @@ def minimize(objective: Objective, start: Float64, *, tol: float, max_iter: int)
     while True:
         direction = _direction(grad, history)
         slope = np.einsum("bp,bp->b", grad, direction)
-        done |= -slope / 2 <= tol * np.abs(value)
+        done |= -slope / 2 <= max(tol, noise) * np.abs(value)
         if done.all() or n_iter >= max_iter:
             return Minimum(x, value, grad, n_iter, done)
-        step, new = _search(objective, x, value, direction, slope, done)
+        step, new = _search(objective, x, value, direction, slope, done, noise)
         stuck = step == 0
         difference = new[1] - grad
         move = step[:, None] * direction
@@ -98,12 +101,13 @@ def _search(
     direction: Float64,
     slope: Float64,
     done: NDArray[np.bool_],
+    noise: float,
 ) -> tuple[Float64, tuple[Float64, Float64]]:
     """Backtrack from the full step until each problem has decreased enough; a finished problem does not move."""
     step = np.where(done | (slope >= 0), 0.0, 1.0)
     while True:
         trial_value, trial_grad = objective(x + step[:, None] * direction)
-        bound = value + _ARMIJO * step * slope + 1e-7 * np.abs(value)
+        bound = value + _ARMIJO * step * slope + noise * np.abs(value)
         failed = (step > 0) & ~(trial_value <= bound)
         if not failed.any():
             return step, (trial_value, trial_grad)

@@ -97,7 +97,8 @@ def solve(
     if start is not None:
         inverse = np.divide(1, unit, out=np.zeros_like(unit), where=unit > 0)
         x = np.concatenate([(start[0] * inverse).reshape(n_problems, -1), start[1] / bias_unit], axis=1)
-    minimum = lbfgs.minimize(objective, x, tol=tol, max_iter=max_iter)
+    noise = float(np.finfo(rows.dtype).eps)
+    minimum = lbfgs.minimize(objective, x, tol=tol, max_iter=max_iter, noise=noise)
     weights, bias = unpack(minimum.x)
     norm = np.linalg.norm(minimum.grad, axis=1)
     relative = np.divide(norm, norm_at_zero, out=np.zeros_like(norm), where=norm_at_zero > 0)

@@ -1,0 +1,66 @@
+"""Temperature scaling finds the minimum, and says when it cannot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from luce.calibration import fit_temperature
+from luce.links import log_softmax, softmax
+
+
+def sample(n: int, k: int, scale: float, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logits whose classes are drawn from their own softmax: calibrated at temperature 1."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, scale, (n, k))
+    u = rng.random(n)
+    return z, (softmax(z).cumsum(axis=1) < u[:, None]).sum(axis=1).clip(0, k - 1)
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
+def test_the_true_temperature_is_found(factor: float) -> None:
+    z, y = sample(20_000, 5, 2.0, 0)
+    assert fit_temperature(z * factor, y).value == pytest.approx(factor, rel=0.05)
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.5, 2.0, 6.0]))
+def test_no_temperature_nearby_is_better(seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    z, y = rng.normal(0, scale, (80, 3)), rng.integers(0, 3, 80)
+    z[np.arange(80), y] += 1
+    weight = rng.random(80)
+    fitted = fit_temperature(z, y, weight)
+
+    def nll(t: float) -> float:
+        return float(-np.average(log_softmax(z / t)[np.arange(80), y], weights=weight))
+
+    assert fitted.nll_after == pytest.approx(nll(fitted.value))
+    assert fitted.nll_before == pytest.approx(nll(1.0))
+    if not fitted.note:
+        for t in (fitted.value * 0.99, fitted.value * 1.01):
+            assert nll(t) >= fitted.nll_after - 1e-12
+
+
+def test_too_little_data_says_so_and_keeps_one() -> None:
+    z, y = sample(49, 3, 1.0, 0)
+    fitted = fit_temperature(5 * z, y)
+    assert fitted.value == 1.0
+    assert "Too little data to calibrate (49 pictures" in fitted.note
+    z, y = sample(50, 3, 1.0, 0)
+    assert fit_temperature(5 * z, y).value != 1.0
+
+
+def test_useless_and_perfect_logits_end_at_the_edge_and_say_so() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 200)
+    wrong = np.zeros((200, 3))
+    wrong[np.arange(200), (y + 1) % 3] = 5.0
+    assert fit_temperature(wrong, y).value == pytest.approx(20)
+    assert "edge of its range" in fit_temperature(wrong, y).note
+    right = np.zeros((200, 3))
+    right[np.arange(200), y] = 5.0
+    assert fit_temperature(right, y).value == pytest.approx(0.05)
+    assert "edge of its range" in fit_temperature(right, y).note

@@ -25,7 +25,8 @@ class Card:
         gauge: both, drawn from 0 to `most`.
         most: the end of the scale.
         before: the figure before calibration, or "".
-        reference: what a simple rule would reach; `reference_class` names the class that the rule always says.
+        reference: what a simple rule would reach.
+        reference_class: the class that the rule always says, or "".
         meaning: one line of explanation.
     """
 
@@ -41,11 +42,10 @@ class Card:
 
 
 def cards(report: Report) -> list[Card]:
-    """Accuracy, calibration error, log loss and Brier score."""
+    """Make the cards of accuracy, calibration error, log loss and Brier score."""
     s, classes = report.summary, report.confusion.classes
     most_frequent, share = _most_frequent(report)
     uniform = 1 / max(len(classes), 1)
-    ece_interval = span(percent(s.ece_uncalibrated_low), percent(s.ece_uncalibrated_high))
     return [
         Card(
             label="Accuracy",
@@ -62,7 +62,7 @@ def cards(report: Report) -> list[Card]:
             write=percent,
             values=(s.ece, s.ece_low, s.ece_high),
             before=s.ece_uncalibrated if s.calibrated else None,
-            before_interval=f" ({ece_interval})",
+            before_interval=f" ({span(percent(s.ece_uncalibrated_low), percent(s.ece_uncalibrated_high))})",
             meaning="How far what it says lies from how often it is right, on average. Lower is better.",
         ),
         _error_card(
@@ -93,7 +93,7 @@ def _error_card(
     reference: str = "",
     meaning: str,
 ) -> Card:
-    """A figure that is best at 0, on a scale that ends at a round number above all that is drawn."""
+    """Make the card of a figure that is best at 0; its scale ends at a round number above what is drawn."""
     drawn = [v for v in (*values, before) if v is not None and math.isfinite(v)]
     round_numbers = (step * 10.0**power for power in range(-2, 3) for step in (1, 2, 5))
     most = next((number for number in round_numbers if number >= max(drawn, default=0.0)), 1000.0)
@@ -110,7 +110,7 @@ def _error_card(
 
 
 def _most_frequent(report: Report) -> tuple[str, float | None]:
-    """The most frequent class of the measured pictures and its share; the share is `None` without pictures."""
+    """Find the most frequent class of the measured pictures, and its share; `None` without pictures."""
     rows = np.asarray(report.confusion.counts, np.int64).sum(axis=1)
     if rows.sum() == 0:
         return "", None

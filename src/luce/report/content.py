@@ -1,6 +1,6 @@
 """What a report says: plain values, measured elsewhere.
 
-Fractions are in [0, 1] and intervals are 95 %. `None` is what is not known or not defined; the page shows it as a dash.
+Fractions are in [0, 1], intervals are 95 %. `None` is what is not known or not defined: a dash on the page.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def duration(seconds: float | None) -> str:
 
 
 def span(low: str, high: str) -> str:
-    """The ends of an interval, already written: 90.1 % to 95.5 %."""
+    """Join the ends of an interval, already written: 90.1 % to 95.5 %."""
     return DASH if DASH in (low, high) else f"{low} to {high}"
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,18 +17,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from luce.report import numbers, svg
+from luce.metrics import Bin
+from luce.report import numbers, sentences, svg
 from luce.report.cards import cards
 from luce.report.content import ClassScores, Problem, Report
-from luce.report.numbers import counted, percent, span
+
+_HERE = Path(__file__).parent
 
 MOST_TABLED = 25  # classes whose confusion matrix is a table with numbers; more are drawn
 MOST_OPEN = 40  # classes whose scores are all open to view; of more, the weakest
 MOST_LISTED = 200  # problems of a kind that are listed
 _N_WEAKEST = 20
 _N_PAIRS = 20
-_FEW = 100  # pictures below which the page says that its figures are uncertain
-_GOOD_ECE, _GOOD_ECE_HIGH = 0.05, 0.10  # up to here "right about 8 times in 10" is fair
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # no HTML, or no UTF-8
 
 _KINDS = {
     "unreadable": ("Unreadable files", "Left out; nothing was put in their place."),
@@ -49,6 +52,13 @@ class _Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class _Panel:
+    title: str
+    bins: Sequence[Bin]
+    drawing: Markup
+
+
+@dataclass(frozen=True, slots=True)
 class _Problems:
     title: str
     meaning: str
@@ -59,8 +69,8 @@ class _Problems:
 def render(report: Report) -> str:
     """Write a report as one HTML page.
 
-    The page refers to nothing outside itself and says so to the browser (a content security policy). Equal reports
-    give equal pages.
+    The page refers to nothing outside itself and says so to the browser (a content security policy). Equal
+    reports give equal pages. Control characters and bytes of paths that are not UTF-8 are written as �.
 
     Args:
         report: what to say.
@@ -71,97 +81,84 @@ def render(report: Report) -> str:
     Raises:
         ValueError: a bin with pictures lacks its values, or a per-class row is missing.
     """
-    classes, counts = report.confusion.classes, np.asarray(report.confusion.counts, np.int64)
-    if report.per_class and [row.name for row in report.per_class] != list(classes):
-        raise ValueError("render: per_class must have one row for each class of the confusion matrix, in its order")
-    script = (Path(__file__).parent / "report.js").read_text(encoding="utf-8")
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    n_mistakes = int(counts.sum() - np.trace(counts))
-    return _environment().get_template("report.html.jinja").render(
+    if report.per_class and [row.name for row in report.per_class] != list(report.confusion.classes):
+        raise ValueError(
+            "render: per_class must have one row for each class of the confusion matrix, in its order"
+        )
+    template = _environment().get_template("report.html.jinja")
+    page = template.render(
+        _assets() | _confusion(report),
         r=report,
         s=report.summary,
-        pictures=_pictures(report),
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        lead=_accuracy_sentence(report),
-        lead_calibration=_calibration_sentence(report),
-        notes=_notes(report),
+        pictures=sentences.pictures(report),
+        lead=sentences.accuracy(report),
+        lead_calibration=sentences.calibration(report),
+        notes=sentences.notes(report),
         cards=cards(report),
         panels=_panels(report),
         few=svg.FEW,
-        matrix=_matrix(counts) if len(classes) <= MOST_TABLED else None,
-        grid=None if len(classes) <= MOST_TABLED else svg.heat_grid(counts, classes),
-        block=svg.block_size(len(classes)),
-        shares=[svg.shade_from(level) for level in range(1, svg.LEVELS + 1)],
-        pairs=_pairs(report),
         weakest=_weakest(report.per_class),
-        n_mistakes=n_mistakes,
         problems=_problem_groups(report),
     )
+    return _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", page)
+
+
+def _assets() -> dict[str, Any]:
+    """Style and script, and the hash by which the page allows this script and no other."""
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = (_HERE / "report.css").read_text(encoding="utf-8")
+    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for write in (numbers.percent, numbers.decimal, numbers.count, numbers.counted, numbers.duration, numbers.span):
+    for write in (
+        numbers.percent,
+        numbers.decimal,
+        numbers.count,
+        numbers.counted,
+        numbers.duration,
+        numbers.span,
+    ):
         environment.filters[write.__name__] = write
     environment.globals["recall_bar"] = svg.recall_bar
     return environment
 
 
-def _pictures(report: Report) -> str:
-    kind = "held-out picture" if report.held_out else "picture"
-    return counted(report.summary.n_test, kind)
+def _panels(report: Report) -> list[_Panel]:
+    """Draw the reliability diagrams: after and before calibration, or the only one."""
+    if not report.summary.calibrated or not report.reliability_uncalibrated:
+        return [_panel("Reliability", "after", report.reliability)] if report.reliability else []
+    return [
+        _panel("After calibration", "after", report.reliability),
+        _panel("Before calibration", "before", report.reliability_uncalibrated),
+    ]
 
 
-def _accuracy_sentence(report: Report) -> tuple[str, str, str]:
-    """Before the figure, the figure, and after it."""
-    s = report.summary
-    if s.accuracy is None or s.n_test == 0:
-        return "Not measured: ", "", "no pictures were held out, so how good this classifier is remains unknown."
-    interval = span(percent(s.accuracy_low), percent(s.accuracy_high))
-    return "Right on ", percent(s.accuracy), f" of {_pictures(report)} ({interval}, 95{numbers.NBSP}% interval)."
+def _panel(title: str, kind: str, bins: Sequence[Bin]) -> _Panel:
+    return _Panel(title, bins, svg.reliability(bins, name=title, kind=kind))
 
 
-def _calibration_sentence(report: Report) -> str:
-    s = report.summary
-    if s.ece is None or s.n_test == 0:
-        return ""
-    error = f"calibration error {percent(s.ece)}."
-    if s.ece <= _GOOD_ECE and (s.ece_high is None or s.ece_high <= _GOOD_ECE_HIGH):
-        return f"When it says 80{numbers.NBSP}%, it is right about 8 times in 10: {error}"
-    n = sum(b.count for b in report.reliability)
-    excess = sum(b.count * ((b.confidence or 0) - (b.accuracy or 0)) for b in report.reliability) / max(n, 1)
-    side = ""
-    if abs(excess) > s.ece / 2:
-        side = ", mostly too sure" if excess > 0 else ", mostly too cautious"
-    return f"What it says is off by {100 * s.ece:.1f} percentage points on average{side}: {error}"
-
-
-def _notes(report: Report) -> list[str]:
-    notes = list(report.notes)
-    if 0 < report.summary.n_test < _FEW:
-        notes.append(f"Only {_pictures(report)}: every figure here is uncertain, so read the intervals, not the values.")
-    return notes
-
-
-def _panels(report: Report) -> list[dict[str, Any]]:
-    """The reliability diagrams: after and before calibration, or the only one."""
-    after = {"title": "Reliability", "kind": "after", "bins": report.reliability}
-    panels = [after]
-    if report.summary.calibrated and report.reliability_uncalibrated:
-        after["title"] = "After calibration"
-        panels.append({"title": "Before calibration", "kind": "before", "bins": report.reliability_uncalibrated})
-    for panel in panels:
-        panel["drawing"] = svg.reliability(panel["bins"], name=panel["title"], kind=panel["kind"])  # type: ignore[arg-type]
-    return panels if report.reliability else []
+def _confusion(report: Report) -> dict[str, Any]:
+    """Give the confusion matrix as a table of few classes or a drawing of many, and what goes with it."""
+    classes, counts = report.confusion.classes, np.asarray(report.confusion.counts, np.int64)
+    tabled = len(classes) <= MOST_TABLED
+    return {
+        "matrix": _matrix(counts) if tabled else None,
+        "grid": None if tabled else svg.heat_grid(counts, classes),
+        "block": svg.block_size(len(classes)),
+        "shares": [svg.shade_from(level) for level in range(1, svg.LEVELS + 1)],
+        "pairs": _pairs(report),
+        "n_mistakes": int(counts.sum() - np.trace(counts)),
+    }
 
 
 def _matrix(counts: NDArray[np.int64]) -> list[list[tuple[int, str, str]]]:
@@ -191,12 +188,12 @@ def _pairs(report: Report) -> list[_Pair]:
     ]
 
 
-def _weakest(rows: Any) -> list[ClassScores]:
+def _weakest(rows: Sequence[ClassScores]) -> list[ClassScores]:
     """Of many classes, those that are found least often; empty where all are shown."""
     if len(rows) <= MOST_OPEN:
         return []
     known = [row for row in rows if row.recall is not None]
-    return sorted(known, key=lambda row: row.recall)[:_N_WEAKEST]
+    return sorted(known, key=lambda row: row.recall or 0.0)[:_N_WEAKEST]
 
 
 def _problem_groups(report: Report) -> list[_Problems]:

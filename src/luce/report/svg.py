@@ -1,4 +1,4 @@
-"""The drawings of a report: inline SVG, coloured by the classes of report.css, each with a name and a description."""
+"""The drawings of a report: inline SVG, coloured by the classes of report.css."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MOST_LABELS = 50  # per side
 _LABEL_LENGTH = 18
 
 # the reliability diagram, in its own units
-_LEFT, _TOP, _SIDE, _GAP, _BAR, _WIDTH = 72, 12, 390, 66, 76, 484
+_LEFT, _TOP, _SIDE, _GAP, _BAR, _WIDTH = 72, 12, 390, 66, 76, 492
 _HIST = _TOP + _SIDE + _GAP  # top of the histogram
 _HEIGHT = _HIST + _BAR + 46
 
 
 def reliability(bins: Sequence[Bin], *, name: str, kind: str) -> Markup:
-    """A reliability diagram with a histogram of the confidences below.
+    """Draw a reliability diagram with a histogram of the confidences below.
 
     Args:
         bins: empty ones are left out.
@@ -64,7 +64,9 @@ def _frame() -> list[Markup]:
         x, y = _n(_x(tick / 100)), _n(_y(tick / 100))
         parts += [
             Markup('<path class="grid" d="M{} {}V{}M{} {}H{}"/>').format(x, top, bottom, left, y, right),
-            Markup('<text x="{}" y="{}" text-anchor="end" dy=".35em">{}</text>').format(left - 7, y, f"{tick} %"),
+            Markup('<text x="{}" y="{}" text-anchor="end" dy=".35em">{}</text>').format(
+                left - 7, y, f"{tick} %"
+            ),
             Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(x, bottom + 19, f"{tick} %"),
         ]
     middle = _y(0.5)
@@ -73,9 +75,9 @@ def _frame() -> list[Markup]:
         _text(_x(0.04), _y(0.94), "right more often than it says", "hint"),
         _text(_x(0.97), _y(0.04), "right less often than it says", "hint end"),
         _text(_x(0.5), bottom + 40, "what it says (confidence)", "axis mid"),
-        Markup('<text class="axis mid" transform="translate(16 {}) rotate(-90)">how often it is right</text>').format(
-            _n(middle)
-        ),
+        Markup(
+            '<text class="axis mid" transform="translate(16 {}) rotate(-90)">how often it is right</text>'
+        ).format(_n(middle)),
     ]
     return parts
 
@@ -135,7 +137,7 @@ def gauge(
     before: float | None = None,
     reference: float | None = None,
 ) -> Markup:
-    """A scale from 0 to `most`: the interval as a band, the value as a dot.
+    """Draw a scale from 0 to `most`: the interval as a band, the value as a dot.
 
     Args:
         value: where the dot stands; what lies beyond the scale stands at its end.
@@ -162,25 +164,27 @@ def gauge(
 
 
 def recall_bar(value: float | None, low: float | None, high: float | None) -> Markup:
-    """A bar from 0 to 100 % with its interval as a whisker; the numbers stand beside it."""
+    """Draw a bar from 0 to 100 % with its interval as a whisker; the numbers stand beside it."""
     parts = [Markup('<path class="track" d="M0 8H120"/>')]
     if value is not None:
         parts.append(Markup('<path class="fill" d="M0 8H{}"/>').format(_n(120 * value)))
     if low is not None and high is not None:
         a, b = _n(120 * low), _n(120 * high)
         parts.append(Markup('<path class="whisker" d="M{} 4V12M{} 8H{}M{} 4V12"/>').format(a, a, b, b))
-    return Markup('<svg class="recall" viewBox="-1 0 122 16" aria-hidden="true">{}</svg>').format(_join(parts))
+    return Markup('<svg class="recall" viewBox="-1 0 122 16" aria-hidden="true">{}</svg>').format(
+        _join(parts)
+    )
 
 
 def shades(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The shade of each cell, 0 (empty) … 8, by the square root of its share of its row, (K, K)."""
+    """Give the shade of each cell, 0 (empty) … 8, by the square root of its share of its row, (K, K)."""
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     level = 1 + np.minimum(np.floor(np.sqrt(share) * LEVELS), LEVELS - 1)
     return np.asarray(np.where(counts > 0, level, 0), np.int64)
 
 
 def shade_from(level: int) -> float:
-    """The smallest share of a row that has this shade."""
+    """Give the smallest share of a row that has this shade."""
     return ((level - 1) / LEVELS) ** 2
 
 
@@ -190,7 +194,7 @@ def block_size(n_classes: int) -> int:
 
 
 def heat_grid(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
-    """A confusion matrix by shades alone, for more classes than a table can show.
+    """Draw a confusion matrix by shades alone, for more classes than a table can show.
 
     Args:
         counts: (K, K); rows are the truth.
@@ -199,18 +203,14 @@ def heat_grid(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     block = block_size(len(classes))
     starts = np.arange(0, len(classes), block)
     blocks = np.add.reduceat(np.add.reduceat(counts, starts, axis=0), starts, axis=1)
-    level = shades(blocks)
     n, margin, side = len(starts), 150, 600
     scale = side / n
     parts = [Markup('<rect class="plane" x="{0}" y="10" width="{1}" height="{1}"/>').format(margin, side)]
-    right = np.eye(n, dtype=bool)
-    cells = []
-    for kind, mask in (("right", right), ("wrong", ~right)):
-        for shade in range(1, LEVELS + 1):
-            runs = _runs((level == shade) & mask)
-            if runs:
-                cells.append(Markup('<path class="{}{}" d="{}"/>').format(kind, shade, runs))
-    parts.append(Markup('<g transform="translate({} 10) scale({})">{}</g>').format(margin, _n(scale), _join(cells)))
+    parts.append(
+        Markup('<g transform="translate({} 10) scale({})">{}</g>').format(
+            margin, f"{scale:.6g}", _heat_cells(shades(blocks))
+        )
+    )
     for i in range(0, n, -(-n // _MOST_LABELS)):
         middle, label = scale * (i + 0.5), _name_label(classes[starts[i]])
         parts += [
@@ -222,11 +222,27 @@ def heat_grid(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
             ),
         ]
     parts += [
-        Markup('<text class="axis mid" transform="translate(14 {}) rotate(-90)">truth</text>').format(10 + side // 2),
+        Markup('<text class="axis mid" transform="translate(14 {}) rotate(-90)">truth</text>').format(
+            10 + side // 2
+        ),
         _text(margin + side / 2, side + 160, "predicted", "axis mid"),
     ]
-    name = f"Confusion matrix of {len(classes):,} classes; the table below lists the pairs confused most often."
+    name = (
+        f"Confusion matrix of {len(classes):,} classes; the table below lists the pairs confused most often."
+    )
     return _svg(margin + side + 10, side + 170, "heatmap", parts, name=name)
+
+
+def _heat_cells(level: NDArray[np.int64]) -> Markup:
+    """One path for each shade of what is right, on the diagonal, and of what is wrong."""
+    right = np.eye(len(level), dtype=bool)
+    paths = []
+    for kind, mask in (("right", right), ("wrong", ~right)):
+        for shade in range(1, LEVELS + 1):
+            runs = _runs((level == shade) & mask)
+            if runs:
+                paths.append(Markup('<path class="{}{}" d="{}"/>').format(kind, shade, runs))
+    return _join(paths)
 
 
 def _runs(mask: NDArray[np.bool_]) -> str:

@@ -1,0 +1,2 @@
+#include "rows.inl"
+const luce::Kernels luce::kAvx2 = {"avx2", row_kernels<float>(), row_kernels<double>()};

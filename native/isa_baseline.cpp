@@ -1,0 +1,2 @@
+#include "rows.inl"
+const luce::Kernels luce::kBaseline = {"baseline", row_kernels<float>(), row_kernels<double>()};

@@ -1,0 +1,155 @@
+"""The gate: arrays are checked here once, with messages for people; the code behind it trusts them.
+
+What comes in decides what comes out: float32 stays float32 and float64 float64; float16 is computed in float32 and
+rounded once; integers become float64. Kernels see rows: contiguous (N, K) arrays with the classes last.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A checked input, as rows for the kernels.
+
+    Attributes:
+        rows: (N, K) contiguous float32 or float64; masked entries are -inf. Not to be written to.
+        shape: of the input with `axis` moved to the end.
+        axis: not negative.
+        dtype: of the result.
+    """
+
+    rows: Floats
+    shape: tuple[int, ...]
+    axis: int
+    dtype: np.dtype[np.floating[Any]]
+
+    def restore(self, rows: Floats, out: NDArray[Any] | None) -> NDArray[Any]:
+        """Bring a result (N, K) into the form of the input: its shape, `dtype`, and `out` if given."""
+        result = np.moveaxis(rows.reshape(self.shape), -1, self.axis)
+        if out is None:
+            return result.astype(self.dtype, copy=False)
+        np.copyto(out, result, casting="same_kind")
+        return out
+
+    def restore_reduced(self, values: Floats, *, keepdims: bool) -> NDArray[Any]:
+        """Bring one value per row (N,) into the form of the input without `axis`, or with it as length 1."""
+        result = values.reshape(self.shape[:-1]).astype(self.dtype, copy=False)
+        return np.expand_dims(result, self.axis) if keepdims else result
+
+
+def enter(
+    name: str,
+    x: ArrayLike,
+    axis: int,
+    *,
+    where: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> Gate:
+    """Check an input and bring it into rows.
+
+    Args:
+        name: of the function, for messages.
+        x: real numbers of any shape with at least one dimension.
+        axis: of the classes.
+        where: booleans that broadcast to `x`; `False` takes an entry out, as if it were -inf.
+        out: where the result will go: the shape of `x`, the dtype of the result.
+        dtype: of the result, instead of the one that follows from `x`.
+
+    Raises:
+        TypeError: `x` is not of real numbers, or `out`, `axis` or `dtype` has the wrong type.
+        ValueError: a shape or `axis` does not fit.
+    """
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: needs real numbers, got dtype {array.dtype}{_hint(array)}")
+    if array.ndim == 0:
+        raise ValueError(f"{name}: needs an array with at least one dimension, got a single number")
+    result_dtype = _result_dtype(name, array.dtype, dtype)
+    place = _axis(name, axis, array.ndim)
+    if out is not None:
+        _check_out(name, out, array.shape, result_dtype)
+    compute = np.float64 if result_dtype == np.float64 else np.float32
+    moved = np.moveaxis(array, place, -1)
+    rows = np.ascontiguousarray(moved, compute).reshape(-1, moved.shape[-1])
+    if out is not None and np.may_share_memory(rows, out) and rows.ctypes.data != out.ctypes.data:
+        rows = rows.copy()  # `out` overlaps `x` without being `x`: writing one would change the other
+    if where is not None:
+        rows = np.where(_mask(name, where, array.shape, place), rows, compute(-np.inf))
+    return Gate(rows, moved.shape, place, result_dtype)
+
+
+def positive(name: str, parameter: str, value: float, hint: str = "") -> float:
+    """Check a parameter that must be a positive finite number.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: not positive or not finite.
+    """
+    if isinstance(value, bool | str | bytes | complex):
+        raise TypeError(f"{name}: {parameter} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: {parameter} must be a number, got {value!r}") from None
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name}: {parameter} must be positive and finite, got {value!r}{hint}")
+    return number
+
+
+def _result_dtype(name: str, given: np.dtype[Any], wanted: DTypeLike | None) -> np.dtype[Any]:
+    if wanted is None:
+        dtype = np.dtype(np.float64) if given.kind in "iu" else given.newbyteorder("=")
+    else:
+        dtype = np.dtype(wanted)
+    if dtype not in (np.float16, np.float32, np.float64):
+        what = "dtype must be" if wanted is not None else "needs"
+        raise TypeError(f"{name}: {what} float16, float32 or float64, got {dtype}")
+    return dtype
+
+
+def _axis(name: str, axis: int, ndim: int) -> int:
+    try:
+        place = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{name}: axis must be a whole number, got {axis!r}") from None
+    if not -ndim <= place < ndim:
+        raise ValueError(f"{name}: axis must lie in [{-ndim}, {ndim}) for {ndim} dimensions, got {axis}")
+    return place % ndim
+
+
+def _check_out(name: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name}: out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(
+            f"{name}: out must have shape {shape} and dtype {dtype}, got shape {out.shape} and dtype {out.dtype}"
+        )
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: out is read-only")
+
+
+def _mask(name: str, where: ArrayLike, shape: tuple[int, ...], place: int) -> NDArray[np.bool_]:
+    mask = np.asarray(where)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"{name}: where must be booleans, got dtype {mask.dtype}")
+    try:
+        full = np.broadcast_to(mask, shape)
+    except ValueError:
+        raise ValueError(f"{name}: where of shape {mask.shape} does not broadcast to {shape}") from None
+    return np.moveaxis(full, place, -1).reshape(-1, shape[place])
+
+
+def _hint(array: NDArray[Any]) -> str:
+    if array.dtype.kind == "b":
+        return "; convert the booleans to numbers first"
+    return "; are all rows equally long?" if array.dtype.kind == "O" else ""

@@ -1,0 +1,22 @@
+"""The folders that Luce reads and writes besides those the user names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """The user's cache folder: `LUCE_CACHE`, else `$XDG_CACHE_HOME/luce`, else `~/.cache/luce`. It need not exist."""
+    own = os.environ.get("LUCE_CACHE")
+    if own:
+        return Path(own).expanduser()
+    shared = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    # The XDG specification says that a relative path there is invalid and must be ignored.
+    return (shared if shared.is_absolute() else Path.home() / ".cache") / "luce"
+
+
+def data_dirs() -> tuple[Path, ...]:
+    """Folders where data sets may lie: those of `LUCE_DATA` in their order, then Debian's."""
+    own = os.environ.get("LUCE_DATA", "").split(os.pathsep)
+    return (*(Path(folder).expanduser() for folder in own if folder), Path("/usr/share/datasets"))

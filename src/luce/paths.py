@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """The user's cache folder: `LUCE_CACHE`, else `$XDG_CACHE_HOME/luce`, else `~/.cache/luce`. It need not exist."""
+    """Name the user's cache folder: `LUCE_CACHE`, else `$XDG_CACHE_HOME/luce`, else `~/.cache/luce`."""
     own = os.environ.get("LUCE_CACHE")
     if own:
         return Path(own).expanduser()
@@ -17,6 +17,6 @@ def cache_dir() -> Path:
 
 
 def data_dirs() -> tuple[Path, ...]:
-    """Folders where data sets may lie: those of `LUCE_DATA` in their order, then Debian's."""
+    """List folders where data sets may lie: those of `LUCE_DATA` in their order, then Debian's."""
     own = os.environ.get("LUCE_DATA", "").split(os.pathsep)
     return (*(Path(folder).expanduser() for folder in own if folder), Path("/usr/share/datasets"))

@@ -74,7 +74,9 @@ class Dataset:
         for what in ("labels", "splits", "groups", "weights", "rows"):
             value = getattr(self, what)
             if value is not None and len(value) != n:
-                raise ValueError(f"Dataset: {what} must have one entry for each of {n} pictures, got {len(value)}")
+                raise ValueError(
+                    f"Dataset: {what} must have one entry for each of {n} pictures, got {len(value)}"
+                )
         if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise ValueError(
                 f"Dataset: labels must lie in 0 … {len(self.classes) - 1}, "
@@ -94,20 +96,22 @@ class Dataset:
         return tuple(self.pictures)
 
     def identifier(self, i: int) -> str:
-        """The path of picture i as text that can be printed anywhere, or `name[row]` for pixels."""
+        """Return the path of picture i as text that can be printed anywhere, or `name[row]` for pixels."""
         if isinstance(self.pictures, np.ndarray):
             return f"{self.name}[{i if self.rows is None else self.rows[i]}]"
         return printable(self.pictures[i])
 
     def take(self, indices: ArrayLike) -> Dataset:
-        """The data set of some of the pictures, in the order of `indices` (M,); classes and problems stay."""
+        """Return the data set of some of the pictures, in the order of `indices` (M,)."""
         index = np.asarray(indices, np.int64).reshape(-1)
         if np.array_equal(index, np.arange(len(self))):
             return self
         pictures = self.pictures
         return replace(
             self,
-            pictures=pictures[index] if isinstance(pictures, np.ndarray) else tuple(pictures[i] for i in index),
+            pictures=pictures[index]
+            if isinstance(pictures, np.ndarray)
+            else tuple(pictures[i] for i in index),
             labels=self.labels[index],
             splits=None if self.splits is None else tuple(self.splits[i] for i in index),
             groups=None if self.groups is None else self.groups[index],
@@ -116,7 +120,7 @@ class Dataset:
         )
 
     def held_out(self) -> Dataset:
-        """The part to measure on: test if the data names one, else val, else all of it."""
+        """Return the part to measure on: test if the data names one, else val, else all of it."""
         for part in ("test", "val"):
             if self.splits is not None and part in self.splits:
                 return self.take([i for i, split in enumerate(self.splits) if split == part])
@@ -124,7 +128,7 @@ class Dataset:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path as text; bytes of a file name that are not UTF-8 are written as escapes."""
+    """Write a path as text; bytes of a file name that are not UTF-8 become escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -137,8 +141,8 @@ def name_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ..
         names: N class names.
 
     Returns:
-        Labels (N,), the class names in code point order, and a "duplicate-name" problem for each name that was
-        merged or that another class resembles but for case and surrounding space.
+        Labels (N,), the class names in code point order, and a "duplicate-name" problem for each name that
+        was merged or that another class resembles but for case and surrounding space.
     """
     spelt = sorted(set(names))
     normal = {name: unicodedata.normalize("NFC", name) for name in spelt}
@@ -164,14 +168,16 @@ def name_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ..
 def number_groups(names: Sequence[str]) -> NDArray[np.int64]:
     """Numbers (N,) of groups by name; each "" is a group of its own."""
     numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(name or (i,), len(numbers)) for i, name in enumerate(names)], np.int64)
+    return np.array(
+        [numbers.setdefault(name or (i,), len(numbers)) for i, name in enumerate(names)], np.int64
+    )
 
 
 def join_parts(dataset: Dataset) -> Dataset:
     """Join the parts of a data set by class name, and refuse one that nothing can be learnt from.
 
-    A class that only val or test has is left out with its pictures, as "unknown-class". A class that val or test lacks
-    is listed as "missing-class". Classes without a picture are dropped.
+    A class that only val or test has is left out with its pictures, as "unknown-class". A class that val or
+    test lacks is listed as "missing-class". Classes without a picture are dropped.
 
     Raises:
         DataError: fewer than two classes are left.

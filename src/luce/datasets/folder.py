@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from luce.datasets.dataset import Dataset, Part, Problem, join_parts, name_classes, printable
+from luce.datasets.dataset import PARTS, Dataset, Part, Problem, join_parts, name_classes, printable
 from luce.errors import DataError
 
 PART_NAMES: dict[str, Part] = {
@@ -16,12 +17,12 @@ PART_NAMES: dict[str, Part] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
-_NOT_PICTURES = frozenset(
-    ".7z .avi .bat .bib .c .cfg .conf .cpp .css .csv .db .dll .doc .docx .exe .gz .h5 .htm .html .ini .ipynb .js .json "
-    ".jsonl .lnk .log .m4a .mat .md .mkv .mov .mp3 .mp4 .npy .npz .onnx .parquet .pdf .pickle .pkl .ppt .pptx .pt .pth "
-    ".py .rar .rst .rtf .sh .sqlite .tar .tex .toml .tsv .txt .url .wav .webm .xls .xlsx .xml .xz .yaml .yml .zip".split()
+_NOT_PICTURE = re.compile(
+    r".*\.(7z|avi|bat|bib|c|cfg|conf|cpp|css|csv|db|dll|docx?|exe|gz|h5|html?|ini|ipynb|jsonl?|js|lnk|log|m4a|mat|md"
+    r"|mkv|mov|mp3|mp4|npy|npz|onnx|parquet|pdf|pickle|pkl|pptx?|pth?|py|rar|rst|rtf|sh|sqlite|tar|tex|toml|tsv|txt"
+    r"|url|wav|webm|xlsx?|xml|xz|ya?ml|zip)|readme|licen[cs]e|copying|makefile|changelog|sha256sums|md5sums",
+    re.IGNORECASE,
 )
-_NOT_PICTURE_NAMES = {"readme", "license", "licence", "copying", "makefile", "changelog", "sha256sums", "md5sums"}
 
 
 @dataclass
@@ -38,16 +39,17 @@ class _Scan:
 def open_folder(path: str | os.PathLike[str]) -> Dataset:
     """List a folder that holds one folder per class, or such folders below `train/`, `val/` and `test/`.
 
-    The names of the class folders (Unicode NFC) are the classes, in code point order. A class folder is searched with
-    all its sub-folders. `training`, `valid`, `validation`, `dev` and `testing` mean train, val, val, val and test, in
-    any case. These names are parts when at least one of such folders holds folders, else they are classes.
+    The names of the class folders (Unicode NFC) are the classes, in code point order. A class folder is
+    searched with all its sub-folders. `training`, `valid`, `validation`, `dev` and `testing` mean train, val,
+    val, val and test, in any case. These names are parts when at least one of such folders holds folders,
+    else they are classes.
 
-    Files are not opened. A file counts as a picture unless its name says otherwise; decoding decides later. Links are
-    followed; a folder that was seen before in the same class is not entered again.
+    Files are not opened. A file counts as a picture unless its name says otherwise; decoding decides later.
+    Links are followed; a folder that was seen before in the same class is not entered again.
 
     Listed as problems: hidden and system files (one entry in all), "not-a-picture", "missing-file" (a link to
-    nothing), "unreadable" (folders), "no-label" (pictures outside class folders), "empty-class", "nested", "odd-name",
-    "unused-folder", "duplicate-name", "missing-class", "unknown-class" (see `join_parts`).
+    nothing), "unreadable" (folders), "no-label" (pictures outside class folders), "empty-class", "nested",
+    "odd-name", "unused-folder", "duplicate-name", "missing-class", "unknown-class" (see `join_parts`).
 
     Args:
         path: of the folder.
@@ -82,12 +84,12 @@ def open_folder(path: str | os.PathLike[str]) -> Dataset:
 
 
 def pictures_below(folder: str | os.PathLike[str]) -> list[Path]:
-    """The pictures in a folder and its sub-folders, by name; hidden files and those that are no pictures are not."""
+    """List the pictures in a folder and its sub-folders, by name, without hidden files and other kinds."""
     return list(_walk(Path(folder), _Scan(), ""))
 
 
 def _parts(root: Path, scan: _Scan) -> list[tuple[Path, Part | None]]:
-    """The folders that hold class folders, with their part: either those below root, or root itself."""
+    """Find the folders that hold class folders, with their part: either those below root, or root itself."""
     folders = _list(root, _Scan())[0]
     named = [folder for folder in folders if folder.name.lower() in PART_NAMES]
     if not any(_list(folder, _Scan())[0] for folder in named):
@@ -97,22 +99,29 @@ def _parts(root: Path, scan: _Scan) -> list[tuple[Path, Part | None]]:
         if folder not in named:
             scan.note("unused-folder", folder, "lies beside train, val and test: not used")
     _note_loose(root, files, scan)
-    order = list(dict.fromkeys(PART_NAMES.values()))
-    pairs = [(folder, PART_NAMES[folder.name.lower()]) for folder in named]
-    return sorted(pairs, key=lambda pair: order.index(pair[1]))
+    by_part = {part: [f for f in named if PART_NAMES[f.name.lower()] == part] for part in PARTS}
+    return [(folder, part) for part in PARTS for folder in by_part[part]]
 
 
 def _classes(folder: Path, scan: _Scan) -> Iterator[tuple[Path, str]]:
-    """The pictures below the class folders of a folder, each with the name of its class."""
+    """Yield the pictures below the class folders of a folder, each with the name of its class."""
     class_folders, files = _list(folder, scan)
     _note_loose(folder, files, scan)
     for class_folder in class_folders:
         name = class_folder.name
         if name != printable(name):
-            scan.note("odd-name", class_folder, "the name of this folder is not valid UTF-8: rename it; left out")
+            scan.note(
+                "odd-name", class_folder, "the name of this folder is not valid UTF-8: rename it; left out"
+            )
             continue
         pictures = list(_walk(class_folder, scan, name))
-        nested = sorted({picture.relative_to(class_folder).parts[0] for picture in pictures if picture.parent != class_folder})
+        nested = sorted(
+            {
+                picture.relative_to(class_folder).parts[0]
+                for picture in pictures
+                if picture.parent != class_folder
+            }
+        )
         if nested:
             listed = ", ".join(nested[:3]) + (", …" if len(nested) > 3 else "")
             scan.note("nested", class_folder, f"pictures in sub-folders ({listed}) count as {name!r}", name)
@@ -122,14 +131,20 @@ def _classes(folder: Path, scan: _Scan) -> Iterator[tuple[Path, str]]:
 
 
 def _walk(folder: Path, scan: _Scan, class_name: str) -> Iterator[Path]:
-    """The pictures below a folder, by name. Loops of links end: no folder is entered twice."""
+    """Yield the pictures below a folder, by name. Loops of links end: no folder is entered twice."""
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
         here = waiting.pop()
-        about = here.stat()
+        try:
+            about = here.stat()
+        except OSError as error:
+            scan.note("unreadable", here, f"the folder cannot be read: {error.strerror}", class_name)
+            continue
         if (about.st_dev, about.st_ino) in seen:
-            scan.note("duplicate", here, "a link to a folder that was read already: not read again", class_name)
+            scan.note(
+                "duplicate", here, "a link to a folder that was read already: not read again", class_name
+            )
             continue
         seen.add((about.st_dev, about.st_ino))
         folders, files = _list(here, scan, class_name)
@@ -160,9 +175,11 @@ def _list(folder: Path, scan: _Scan, class_name: str = "") -> tuple[list[Path], 
 
 
 def _may_be_picture(file: Path, scan: _Scan, class_name: str) -> bool:
-    if file.suffix.lower() not in _NOT_PICTURES and file.name.lower() not in _NOT_PICTURE_NAMES:
+    if not _NOT_PICTURE.fullmatch(file.name):
         return True
-    scan.note("not-a-picture", file, f"{file.suffix or file.name} files are not pictures: left out", class_name)
+    scan.note(
+        "not-a-picture", file, f"{file.suffix or file.name} files are not pictures: left out", class_name
+    )
     return False
 
 
@@ -170,7 +187,9 @@ def _note_loose(folder: Path, files: list[Path], scan: _Scan) -> None:
     """Note files beside class folders: they have no class."""
     loose = [file for file in files if _may_be_picture(file, scan, "")]
     if loose:
-        reason = f"{len(loose)} files lie in {printable(folder)} outside its class folders: left out, this is one"
+        reason = (
+            f"{len(loose)} files lie in {printable(folder)} outside its class folders: left out, this is one"
+        )
         scan.note("no-label", loose[0], reason)
 
 
@@ -198,9 +217,10 @@ def _nothing_found(root: Path, problems: list[Problem]) -> DataError:
 
 
 def _did_you_mean(root: Path, classes: tuple[str, ...]) -> str:
-    """A hint for a folder that merely wraps the folder with the classes."""
+    """Give a hint for a folder that merely wraps the folder with the classes."""
     inner = root / classes[0]
     folders = _list(inner, _Scan())[0] if len(classes) == 1 and inner.is_dir() else []
     if len(folders) < 2:
         return "; the pictures of each class belong in a folder of its own"
-    return f"; did you mean {printable(inner)}, which holds {folders[0].name}, {folders[1].name}{', …' * (len(folders) > 2)}?"
+    listed = ", ".join(folder.name for folder in folders[:2]) + (", …" if len(folders) > 2 else "")
+    return f"; did you mean {printable(inner)}, which holds {listed}?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -45,10 +46,11 @@ class _Reading:
 def open_table(path: str | os.PathLike[str]) -> Dataset:
     """Read a table with a header line and the columns `path` and `label`, in any order and case.
 
-    Optional columns: `split` (train, val, test or their usual synonyms), `group` (pictures of one group never part;
-    empty for none), `weight` (a positive number). Other columns are ignored. UTF-8 with or without a byte order mark;
-    `.tsv` is separated by tabs, other tables by the comma, semicolon or tab with which the header has these columns;
-    fields may be quoted, and space after a separator does not count. Relative paths are relative to the table's folder.
+    Optional columns: `split` (train, val, test or their usual synonyms), `group` (pictures of one group never
+    part; empty for none), `weight` (a positive number). Other columns are ignored. UTF-8 with or without a
+    byte order mark; `.tsv` is separated by tabs, other tables by the comma, semicolon or tab with which the
+    header has these columns; fields may be quoted, and space after a separator does not count. Relative paths
+    are relative to the table's folder.
 
     A row that cannot be used is left out and listed with its line: "bad-row" (number of fields), "no-label",
     "missing-file", "unknown-split", "bad-weight", "duplicate" (a path listed again with the same label) and
@@ -88,16 +90,20 @@ def open_table(path: str | os.PathLike[str]) -> Dataset:
 
 
 def _read(table: Path) -> list[tuple[int, list[str]]]:
-    """The lines that are not blank: number and fields."""
+    """Read the lines that are not blank: number and fields."""
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{printable(table)}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = table.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"{printable(table)}: line {line} is not UTF-8; save the table as UTF-8 text") from None
-    physical = text.splitlines(keepends=True)
-    reader = csv.reader(physical, delimiter=_delimiter(table, physical), skipinitialspace=True, strict=True)
+        raise DataError(
+            f"{printable(table)}: line {line} is not UTF-8; save the table as UTF-8 text"
+        ) from None
+    delimiter = _delimiter(table, text)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
     lines = []
     try:
         began = 1
@@ -110,12 +116,12 @@ def _read(table: Path) -> list[tuple[int, list[str]]]:
     return lines
 
 
-def _delimiter(table: Path, physical: Sequence[str]) -> str:
+def _delimiter(table: Path, text: str) -> str:
     if table.suffix.lower() == ".tsv":
         return "\t"
-    header = next((line for line in physical if line.strip()), "")
+    header = text.lstrip().partition("\n")[0]
     known = {*NEEDED, *OPTIONAL}
-    return max(",;\t", key=lambda d: len(known & {cell.strip(' "\r\n').lower() for cell in header.split(d)}))
+    return max(",;\t", key=lambda d: len(known & {cell.strip(' "\r').lower() for cell in header.split(d)}))
 
 
 def _columns(table: Path, header: Sequence[str]) -> dict[str, int]:
@@ -137,14 +143,23 @@ def _take(reading: _Reading, line: int, cells: list[str]) -> None:
     """Add a row, or the problem with it."""
     if len(cells) != reading.n_columns:
         reason = f"line {line}: {len(cells)} fields where the header has {reading.n_columns}: left out"
-        reading.problems.append(Problem("bad-row", "", f"{reason}; a field that holds a separator needs quotes"))
+        reading.problems.append(
+            Problem("bad-row", "", f"{reason}; a field that holds a separator needs quotes")
+        )
         return
     cell = {name: cells[i] for name, i in reading.columns.items()}
     # normpath, not resolve: the same file under two names is found by its bytes.
-    row = _Row(line, Path(os.path.normpath(reading.folder / cell["path"])), cell["label"], group=cell.get("group", ""))
+    row = _Row(
+        line,
+        Path(os.path.normpath(reading.folder / cell["path"])),
+        cell["label"],
+        group=cell.get("group", ""),
+    )
 
     def refuse(kind: str, reason: str) -> None:
-        reading.problems.append(Problem(kind, printable(row.picture), f"line {line}: {reason}: left out", row.label))
+        reading.problems.append(
+            Problem(kind, printable(row.picture), f"line {line}: {reason}: left out", row.label)
+        )
 
     if not row.label.strip():
         return refuse("no-label", "the label is empty")
@@ -180,17 +195,16 @@ def _settle_repeats(reading: _Reading) -> None:
     by_path: dict[Path, list[_Row]] = {}
     for row in reading.rows:
         by_path.setdefault(row.picture, []).append(row)
-    left_out = set()
-    for picture, rows in by_path.items():
-        first, *again = rows
-        conflict = any(row.label != first.label for row in again)
-        if conflict:
-            listed = ", ".join(f"{row.label!r} in line {row.line}" for row in rows)
-            kind, reason, out = "label-conflict", f"labelled {listed}: left out, since it is unknown which is right", rows
+    left_out: set[int] = set()
+    for picture, (first, *again) in by_path.items():
+        if any(row.label != first.label for row in again):
+            listed = ", ".join(f"{row.label!r} in line {row.line}" for row in (first, *again))
+            reason = f"labelled {listed}: left out, since it is unknown which is right"
+            reading.problems.append(Problem("label-conflict", printable(picture), reason, first.label))
+            left_out.add(first.line)
         else:
-            kind, reason, out = "duplicate", f"line {{}}: listed in line {first.line} already: left out", again
-        left_out |= {row.line for row in out}
-        shown = rows[:1] if conflict else again
-        problems = [Problem(kind, printable(picture), reason.format(row.line), row.label) for row in shown]
-        reading.problems += problems
+            for row in again:
+                reason = f"line {row.line}: listed in line {first.line} already: left out"
+                reading.problems.append(Problem("duplicate", printable(picture), reason, row.label))
+        left_out |= {row.line for row in again}
     reading.rows = [row for row in reading.rows if row.line not in left_out]

@@ -1,0 +1,96 @@
+"""Open a data set in any form."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luce.datasets import named
+from luce.datasets.dataset import Dataset, Progress, printable
+from luce.datasets.folder import open_folder
+from luce.datasets.idx import is_idx, open_idx
+from luce.datasets.pixels import from_arrays, open_npz
+from luce.datasets.table import open_table
+from luce.errors import DataError
+
+_FORMS = (
+    "a folder with one folder per class, a table (.csv or .tsv) with the columns path,label, an .npz file, "
+    f"IDX files, or one of the names {', '.join(named.NAMES)}"
+)
+
+
+def open_dataset(
+    data: str | os.PathLike[str] | Dataset | tuple[Any, Any], *, progress: Progress | None = None
+) -> Dataset:
+    """Open a data set.
+
+    Args:
+        data: a folder with one folder per class, also below `train/ val/ test/`; a `.csv` or `.tsv` table
+            with the columns `path,label[,split,group,weight]`; an `.npz` file; an IDX file or a folder with
+            IDX files; one of the names `digits`, `mnist`, `fashion-mnist`, `cifar10`; a pair (pictures,
+            labels) of uint8 pixels (N, height, width[, 3]) or N paths, and N integers or class names; or a
+            `Dataset`, which is returned. A file or folder that exists goes before a name: write `./digits` or
+            remove it to tell them apart.
+        progress: called with (label, done, total) while downloading or unpacking.
+
+    Raises:
+        TypeError: none of these.
+        DataError: it cannot be used; the message says why and what to do.
+        DownloadError: a named data set is not here and cannot be downloaded.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple):
+        return _from_pair(data)
+    if not isinstance(data, str | os.PathLike):
+        raise TypeError(
+            f"data must be a path, a name, a Dataset or a pair (pictures, labels), got {type(data).__name__}"
+        )
+    path = Path(data)
+    shown = printable(path)
+    if not _exists(path):
+        name = os.fspath(data)
+        if name in named.NAMES:
+            return named.open_named(name, progress=progress)
+        near = difflib.get_close_matches(name.lower(), named.NAMES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise DataError(f"{shown}: no such file or folder; {hint}Data is {_FORMS}")
+    return _open_path(path, shown)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return False
+
+
+def _open_path(path: Path, shown: str) -> Dataset:
+    try:
+        if is_idx(path):
+            return open_idx(path)
+    except OSError as error:
+        raise DataError(f"{shown}: the folder cannot be listed: {error.strerror}") from None
+    if path.is_dir():
+        return open_folder(path)
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return open_table(path)
+    if suffix == ".npz":
+        return open_npz(path)
+    packed = suffix in (".zip", ".tar", ".gz", ".tgz", ".xz", ".7z", ".rar")
+    remedy = "unpack it first and name the folder. " if packed else ""
+    raise DataError(f"{shown}: this kind of file is no data set; {remedy}Data is {_FORMS}")
+
+
+def _from_pair(data: tuple[Any, ...]) -> Dataset:
+    if len(data) != 2:
+        raise TypeError(f"data must be a pair (pictures, labels), got {len(data)} entries")
+    pictures, labels = data
+    if not isinstance(pictures, np.ndarray) and all(isinstance(p, str | os.PathLike) for p in pictures):
+        pictures = [Path(p) for p in pictures]
+    return from_arrays(pictures, labels)

@@ -40,7 +40,9 @@ def find_photos() -> Path:
     if len(sys.argv) > 1:
         return Path(sys.argv[1])
     folders = os.environ.get("LUCE_DATA", "../shared/data").split(os.pathsep)
-    archive = next(Path(f) / "trashnet" / "trashnet-256-trainval.tar" for f in folders if (Path(f) / "trashnet").is_dir())
+    archive = next(
+        Path(f) / "trashnet" / "trashnet-256-trainval.tar" for f in folders if (Path(f) / "trashnet").is_dir()
+    )
     target = Path(tempfile.gettempdir()) / "luce-bench-trashnet"
     with tarfile.open(archive) as tar:
         tar.extractall(target, filter="data")
@@ -67,7 +69,10 @@ def floor_seconds(graph: bytes, pixels: NDArray[np.uint8]) -> dict[str, float]:
 
     for warm in (together, single):
         warm.run(None, {"images": pixels[:32]})
-    return {"all cores, batch 32": timed(one_batch_at_a_time), "one core each, batch 6": timed(batches_side_by_side)}
+    return {
+        "all cores, batch 32": timed(one_batch_at_a_time),
+        "one core each, batch 6": timed(batches_side_by_side),
+    }
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -108,7 +113,12 @@ def main() -> None:
     floor = min(statistics.median(v) for name, v in rows.items() if name.startswith("floor"))
     ratio = statistics.median(rows["luce train, no cache yet"]) / floor
     print(f"luce train / floor: {ratio:.3f}")
-    print({key: figures[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "ece", "ece_uncalibrated", "temperature")})
+    print(
+        {
+            key: figures[key]
+            for key in ("accuracy", "accuracy_low", "accuracy_high", "ece", "ece_uncalibrated", "temperature")
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ inline bool has_nan(const T* x, size_t k) {
   return found;
 }
 
-// A sum whose error does not grow with the number of terms. Source: Neumaier 1974, doi 10.1002/zamm.19740540106;
-// every term is positive here, so the larger one needs no branch but a comparison.
+// A sum whose error does not grow with the number of terms; every term is positive here, so the larger one
+// needs no branch but a comparison. Source: Neumaier 1974, doi 10.1002/zamm.19740540106.
 struct Sum {
   double value = 0, lost = 0;
 
@@ -169,12 +169,10 @@ void logsumexp(const T* x, T* out, size_t n, size_t k, T beta) {
   }
 }
 
-// Loss of class `y` in a row whose maximum is infinite.
+// Loss of a class with logit +inf in a row whose maximum is infinite; that of any other class is infinite.
 template <class T>
-T loss_at_infinity(const T* x, size_t k, std::int64_t y) {
-  if (has_nan(x, k)) return kNaN<T>;
-  return x[y] == kInfinity<T> ? static_cast<T>(std::log(static_cast<double>(count_infinite(x, k))))
-                              : kInfinity<T>;
+double loss_at_infinity(const T* x, size_t k) {
+  return has_nan(x, k) ? kNaN<double> : std::log(static_cast<double>(count_infinite(x, k)));
 }
 
 template <class T>
@@ -190,7 +188,8 @@ void cross_entropy(const T* x, const std::int64_t* target, const T* weight, T* l
     }
     const T m = row_max(x, k);
     if (std::isinf(m)) {
-      loss[row] = loss_at_infinity(x, k, y) * w;
+      const double value = loss_at_infinity(x, k);
+      loss[row] = x[y] == kInfinity<T> || value != value ? static_cast<T>(value * w) : kInfinity<T> * w;
       fill(grad, k, loss[row] != loss[row] ? kNaN<T> : T(0));
       continue;
     }
@@ -217,11 +216,11 @@ void cross_entropy_soft(const T* x, const T* target, const T* weight, T* loss, T
       dot += static_cast<double>(target[i]) * (finite ? (static_cast<double>(m) - x[i]) * beta : (m - x[i]));
     }
     if (!finite) {
-      const bool bad = has_nan(x, k);
-      double value = 0;  // the log of 1 / j on the j infinite entries, infinite elsewhere
+      const double share = loss_at_infinity(x, k);
+      const bool bad = share != share;
+      double value = 0;
       for (size_t i = 0; i < k; ++i) {
-        if (target[i] != 0)
-          value += target[i] * static_cast<double>(loss_at_infinity(x, k, static_cast<std::int64_t>(i)));
+        if (target[i] != 0) value += target[i] * (x[i] == kInfinity<T> ? share : kInfinity<double>);
       }
       loss[row] = bad ? kNaN<T> : static_cast<T>(value * w);
       fill(grad, k, bad ? kNaN<T> : T(0));

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 namespace luce {
 namespace {
+
+constexpr std::size_t kMostThreads = 256;
 
 using Work = std::function<void(std::size_t, std::size_t)>;
 
@@ -19,8 +22,12 @@ class Pool {
   bool run(std::size_t n, std::size_t parts, const Work& work) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner) return false;
-    while (threads_.size() + 1 < parts)
-      threads_.emplace_back([this, id = threads_.size() + 1] { serve(id); });
+    try {
+      while (threads_.size() + 1 < parts)
+        threads_.emplace_back([this, id = threads_.size() + 1] { serve(id); });
+    } catch (const std::system_error&) {
+      parts = threads_.size() + 1;  // the system gives no more
+    }
     {
       std::lock_guard<std::mutex> lock(mutex_);
       work_ = &work;
@@ -82,7 +89,8 @@ Pool& the_pool() {
 }  // namespace
 
 void split_rows(std::size_t n, int n_threads, const Work& work) {
-  const std::size_t parts = std::min<std::size_t>(n, n_threads < 1 ? 1 : static_cast<std::size_t>(n_threads));
+  const std::size_t wanted = n_threads < 1 ? 1 : static_cast<std::size_t>(n_threads);
+  const std::size_t parts = std::min({n, wanted, kMostThreads});
   if (parts <= 1 || !the_pool().run(n, parts, work)) work(0, n);
 }
 

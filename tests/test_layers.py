@@ -10,11 +10,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "luce"
-LAYERS = (
-    "errors threads paths files seal parallel arrays links losses regression calibration metrics images datasets "
-    "backbones model_file classifier training report plots torch cli web"
-).split()
-HEAVY = ("onnx", "onnxruntime", "sklearn", "scipy", "PIL", "matplotlib", "rich", "cyclopts", "torch", "jinja2")
+LAYERS = ["errors", "threads", "paths", "files", "seal", "parallel", "arrays", "links", "losses", "regression", "calibration", "metrics", "images", "datasets", "backbones", "model_file", "classifier", "training", "report", "plots", "torch", "cli", "web"]
+HEAVY = (
+    "onnx",
+    "onnxruntime",
+    "sklearn",
+    "scipy",
+    "PIL",
+    "matplotlib",
+    "rich",
+    "cyclopts",
+    "torch",
+    "jinja2",
+)
 
 
 def imports(source: str) -> set[str]:

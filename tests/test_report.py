@@ -92,9 +92,7 @@ def bins(seed: int) -> list[Bin]:
             made.append(Bin(low, high, 0, None, None, None, None))
         else:
             accuracy = float(rng.uniform(0.2, 0.8))
-            made.append(
-                Bin(low, high, n, float(rng.uniform(low, high)), accuracy, accuracy - 0.11, accuracy + 0.13)
-            )
+            made.append(Bin(low, high, n, float(rng.uniform(low, high)), accuracy, accuracy - 0.11, accuracy + 0.13))
     return made
 
 
@@ -172,9 +170,7 @@ def numbers_of(r: Report) -> list[str]:
     """Every number of a report, as the page must write it."""
     s = r.summary
     told = [
-        percent(getattr(s, f"{k}{e}"))
-        for k in ("accuracy", "ece", "ece_uncalibrated")
-        for e in ("", "_low", "_high")
+        percent(getattr(s, f"{k}{e}")) for k in ("accuracy", "ece", "ece_uncalibrated") for e in ("", "_low", "_high")
     ]
     told += [decimal(getattr(s, f"{k}{e}")) for k in ("nll", "brier") for e in ("", "_low", "_high")]
     told += [decimal(s.nll_uncalibrated), decimal(s.temperature), duration(s.seconds)]
@@ -200,9 +196,7 @@ def numbers_of(r: Report) -> list[str]:
 def test_every_number_that_goes_in_is_on_the_page(n_classes: int) -> None:
     r = report([f"class {i}" for i in range(n_classes)])
     page = Page(render(r))
-    missing = [
-        text for text in numbers_of(r) if not re.search(rf"(?<![\d.,]){re.escape(text)}(?![\d,])", page.text)
-    ]
+    missing = [text for text in numbers_of(r) if not re.search(rf"(?<![\d.,]){re.escape(text)}(?![\d,])", page.text)]
     assert missing == []
     for label, value in r.how_trained:
         assert label in page.text
@@ -219,8 +213,21 @@ def test_the_confusion_matrix_is_a_table_of_its_counts_with_names() -> None:
         shares = [f"{100 * n / counts.sum():.0f}" for n in counts]
         told = [text for pair in zip(map(str, counts), shares, strict=True) for text in pair]
         assert [text for text in row.texts if text != " "] == [SIX[i], *told, str(counts.sum())]
-        marked = [j for j, cell in enumerate(row.all("td")) if "diag" in cell["class"]]
-        assert marked == [i]
+        colours = [cell["class"].split() for cell in row.all("td")[:-1]]
+        for j, (colour, *outline) in enumerate(colours):
+            share = counts[j] / counts.sum()
+            shade = max(level for level in range(1, 9) if share >= ((level - 1) / 8) ** 2)
+            assert colour == (f"{'right' if i == j else 'wrong'}{shade}" if counts[j] else "none")
+            assert outline == (["diag"] if i == j else [])
+
+
+def test_figures_are_compared_with_what_a_simple_rule_would_reach() -> None:
+    counts = np.diag([10, 20, 5])
+    counts[1, 0] = 15
+    text = Page(render(report(["a", "b", "c"], confusion=Confusion(["a", "b", "c"], counts)))).text
+    assert "70.0 % by always saying b" in text  # 35 of 50
+    assert re.search(r"(?<![−\d])1\.099 by guessing evenly", text)  # ln 3
+    assert "0.667 by guessing evenly" in text  # 1 - 1/3
 
 
 def test_of_many_classes_the_most_confused_pairs_are_listed() -> None:
@@ -275,9 +282,7 @@ def test_the_browser_is_told_to_run_only_our_script() -> None:
     html = render(report(SIX))
     script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    contents = [
-        a["content"] for a in Page(html).all("meta") if a.get("http-equiv") == "Content-Security-Policy"
-    ]
+    contents = [a["content"] for a in Page(html).all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert len(contents) == 1
     assert f"script-src 'sha256-{digest}';" in contents[0]
     assert contents[0].startswith("default-src 'none';")
@@ -296,9 +301,7 @@ def test_hostile_names_and_paths_are_text_and_nothing_else(copies: int) -> None:
         problems=[Found(evil, name, HOSTILE[1], name) for name in HOSTILE],
         problems_total={evil: 99},
         mistakes=[
-            Mistake(
-                path=name, truth=name, predicted=evil, probability=0.5, truth_probability=0.1, thumbnail=PIXEL
-            )
+            Mistake(path=name, truth=name, predicted=evil, probability=0.5, truth_probability=0.1, thumbnail=PIXEL)
             for name in HOSTILE
         ],
     )
@@ -311,11 +314,7 @@ def test_hostile_names_and_paths_are_text_and_nothing_else(copies: int) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.lists(
-        st.text(st.characters(codec=None), min_size=1, max_size=30), min_size=2, max_size=30, unique=True
-    )
-)
+@given(st.lists(st.text(st.characters(codec=None), min_size=1, max_size=30), min_size=2, max_size=30, unique=True))
 def test_any_names_give_a_sound_page(names: list[str]) -> None:
     assert_sound(render(report(names, title=names[0])))
 
@@ -375,9 +374,7 @@ def test_marks_whiskers_gaps_and_bars_lie_where_the_data_says() -> None:
         assert low_y == pytest.approx(place(b.confidence, b.accuracy_low)[1], abs=0.01)
         assert high_y == pytest.approx(place(b.confidence, b.accuracy_high)[1], abs=0.01)
         gap_x, gap_from, gap_to = (float(n) for n in re.findall(r"[\d.]+", gap["d"]))
-        assert (gap_x, gap_from, gap_to) == pytest.approx(
-            (x, place(b.confidence, b.confidence)[1], y), abs=0.01
-        )
+        assert (gap_x, gap_from, gap_to) == pytest.approx((x, place(b.confidence, b.confidence)[1], y), abs=0.01)
     bars = attributes(drawing, "rect", "bar")
     heights = [float(bar["height"]) for bar in bars]
     most = max(b.count for b in full)
@@ -469,9 +466,7 @@ def test_equal_reports_give_equal_pages() -> None:
 
 def test_a_long_list_of_problems_is_cut_and_counted() -> None:
     problems = [Found("unreadable", f"{i:05d}.jpg", "cut short", "glass") for i in range(3000)]
-    page = assert_sound(
-        render(report(SIX, problems=problems, problems_total={"unreadable": 5000, "rare-kind": 2}))
-    )
+    page = assert_sound(render(report(SIX, problems=problems, problems_total={"unreadable": 5000, "rare-kind": 2})))
     assert sum(f"{i:05d}.jpg" in page.text for i in range(3000)) == 200
     assert "5,000 · Unreadable files" in page.text
     assert "… and 4,800 more." in page.text
@@ -518,9 +513,7 @@ def test_what_is_unknown_is_a_dash() -> None:
 
 
 def test_when_nothing_was_measured_no_figures_are_shown() -> None:
-    empty = Report(
-        title="t", summary=Summary(n_test=0), confusion=Confusion(["a", "b"], np.zeros((2, 2), int))
-    )
+    empty = Report(title="t", summary=Summary(n_test=0), confusion=Confusion(["a", "b"], np.zeros((2, 2), int)))
     page = assert_sound(render(empty))
     assert "no pictures were held out" in page.text
     assert "Accuracy" not in page.text
@@ -564,9 +557,7 @@ def test_eight_times_in_ten_is_said_only_where_the_data_bears_it_out(
     ("shift", "words"), [(0.3, "mostly too sure"), (-0.3, "mostly too cautious"), (0.0, "average:")]
 )
 def test_the_direction_of_the_error_is_named(shift: float, words: str) -> None:
-    made = [
-        Bin(b / 15, (b + 1) / 15, 30, (b + 0.5) / 15, (b + 0.5) / 15 - shift, 0.0, 1.0) for b in range(5, 10)
-    ]
+    made = [Bin(b / 15, (b + 1) / 15, 30, (b + 0.5) / 15, (b + 0.5) / 15 - shift, 0.0, 1.0) for b in range(5, 10)]
     r = report(SIX, reliability=made)
     text = Page(render(replace(r, summary=replace(r.summary, ece=0.3)))).text
     assert words in text

@@ -6,6 +6,7 @@ rounded once; integers become float64. Kernels see rows: contiguous (N, K) array
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +36,10 @@ class Gate:
     def restore(self, rows: Floats, out: NDArray[Any] | None) -> NDArray[Any]:
         """Bring a result (N, K) into the form of the input: its shape, `dtype`, and `out` if given."""
         result = np.moveaxis(rows.reshape(self.shape), -1, self.axis)
-        if out is None:
-            return result.astype(self.dtype, copy=False)
-        np.copyto(out, result, casting="same_kind")
+        with np.errstate(over="ignore"):  # beyond the largest float16 lies infinity
+            if out is None:
+                return result.astype(self.dtype, copy=False)
+            np.copyto(out, result, casting="same_kind")
         return out
 
     def restore_reduced(self, values: Floats, *, keepdims: bool) -> NDArray[Any]:
@@ -69,7 +71,7 @@ def enter(
         TypeError: `x` is not of real numbers, or `out`, `axis` or `dtype` has the wrong type.
         ValueError: a shape or `axis` does not fit.
     """
-    array = np.asarray(x)
+    array = _array(name, x)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: needs real numbers, got dtype {array.dtype}{_hint(array)}")
     if array.ndim == 0:
@@ -78,9 +80,10 @@ def enter(
     place = _axis(name, axis, array.ndim)
     if out is not None:
         _check_out(name, out, array.shape, result_dtype)
-    compute = np.float64 if result_dtype == np.float64 else np.float32
+    narrow = array.dtype.kind == "f" and array.dtype.itemsize <= 4 and result_dtype != np.float64
+    compute: type[np.floating[Any]] = np.float32 if narrow else np.float64
     moved = np.moveaxis(array, place, -1)
-    rows = np.ascontiguousarray(moved, compute).reshape(-1, moved.shape[-1])
+    rows = np.ascontiguousarray(moved, compute).reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
     if out is not None and np.may_share_memory(rows, out) and rows.ctypes.data != out.ctypes.data:
         rows = rows.copy()  # `out` overlaps `x` without being `x`: writing one would change the other
     if where is not None:
@@ -95,15 +98,33 @@ def positive(name: str, parameter: str, value: float, hint: str = "") -> float:
         TypeError: not a real number.
         ValueError: not positive or not finite.
     """
+    result = number(name, parameter, value)
+    if not 0 < result < np.inf:
+        raise ValueError(f"{name}: {parameter} must be positive and finite, got {value!r}{hint}")
+    return result
+
+
+def number(name: str, parameter: str, value: float) -> float:
+    """Check a parameter that must be a real number.
+
+    Raises:
+        TypeError: it is not.
+    """
     if isinstance(value, bool | str | bytes | complex):
         raise TypeError(f"{name}: {parameter} must be a number, got {value!r}")
     try:
-        number = float(value)
+        return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: {parameter} must be a number, got {value!r}") from None
-    if not 0 < number < np.inf:
-        raise ValueError(f"{name}: {parameter} must be positive and finite, got {value!r}{hint}")
-    return number
+
+
+def _array(name: str, x: ArrayLike) -> NDArray[Any]:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: takes no masked array; pass x.data and where=~x.mask")
+    try:
+        return np.asarray(x)
+    except ValueError:
+        raise ValueError(f"{name}: needs an array of numbers; are all rows equally long?") from None
 
 
 def _result_dtype(name: str, given: np.dtype[Any], wanted: DTypeLike | None) -> np.dtype[Any]:
@@ -130,7 +151,7 @@ def _axis(name: str, axis: int, ndim: int) -> int:
 def _check_out(name: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name}: out must be a NumPy array, got {type(out).__name__}")
-    if out.shape != shape or out.dtype != dtype:
+    if out.shape != shape or out.dtype.newbyteorder("=") != dtype:
         raise ValueError(
             f"{name}: out must have shape {shape} and dtype {dtype}, got shape {out.shape} and dtype {out.dtype}"
         )
@@ -146,10 +167,9 @@ def _mask(name: str, where: ArrayLike, shape: tuple[int, ...], place: int) -> ND
         full = np.broadcast_to(mask, shape)
     except ValueError:
         raise ValueError(f"{name}: where of shape {mask.shape} does not broadcast to {shape}") from None
-    return np.moveaxis(full, place, -1).reshape(-1, shape[place])
+    moved = np.moveaxis(full, place, -1)
+    return moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
 
 
 def _hint(array: NDArray[Any]) -> str:
-    if array.dtype.kind == "b":
-        return "; convert the booleans to numbers first"
-    return "; are all rows equally long?" if array.dtype.kind == "O" else ""
+    return "; convert the booleans to numbers first" if array.dtype.kind == "b" else ""

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luce import model_file
 from luce.backbones.session import Session, open_session, run
-from luce.datasets import Dataset, open_dataset
-from luce.datasets.dataset import Problem
+from luce.datasets import Dataset, Problem, open_dataset
 from luce.errors import DataError, ImageError, ModelError
 from luce.images import MAX_PIXELS, Source, load
+from luce.links import softmax
 from luce.metrics import Metrics, measure
 from luce.model_file import Card
 from luce.parallel import map_chunks
@@ -99,9 +99,7 @@ class ImageClassifier:
     @overload
     def predict(self, sources: Source, *, top: int = 5, n_threads: int | None = None) -> Prediction: ...
     @overload
-    def predict(
-        self, sources: Sequence[Source], *, top: int = 5, n_threads: int | None = None
-    ) -> list[Prediction]: ...
+    def predict(self, sources: Sequence[Source], *, top: int = 5, n_threads: int | None = None) -> list[Prediction]: ...
     def predict(
         self, sources: Source | Sequence[Source], *, top: int = 5, n_threads: int | None = None
     ) -> Prediction | list[Prediction]:
@@ -156,9 +154,7 @@ class ImageClassifier:
             ranked = tuple((self.classes[k], float(row[k])) for k in order)
             yield Prediction(_name(source), ranked[0][0], ranked[0][1], ranked)
 
-    def predict_proba(
-        self, sources: Source | Sequence[Source], *, n_threads: int | None = None
-    ) -> NDArray[np.float32]:
+    def predict_proba(self, sources: Source | Sequence[Source], *, n_threads: int | None = None) -> NDArray[np.float32]:
         """Probabilities (N, K) float32 in the order of `classes`; (K,) for a single picture.
 
         Args:
@@ -179,7 +175,13 @@ class ImageClassifier:
         out = np.array(rows, np.float32).reshape(-1, len(self.classes))
         return out[0] if single else out
 
-    def evaluate(self, data: str | os.PathLike[str] | Dataset, *, n_threads: int | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        data: str | os.PathLike[str] | Dataset | tuple[Any, Any],
+        *,
+        n_threads: int | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Evaluation:
         """Measure the classifier on pictures with known classes.
 
         Classes are joined by name. Pictures of a class the model does not know are left out and listed, as are
@@ -188,11 +190,12 @@ class ImageClassifier:
         Args:
             data: anything `luce.train` accepts.
             n_threads: `None` for one per available core.
+            progress: called with (stage, done, total).
 
         Raises:
             DataError: nothing is left to measure.
         """
-        dataset = open_dataset(data).held_out()
+        dataset = open_dataset(data, progress=progress).held_out()
         kept, target, problems = join_by_name(dataset, self.classes)
         logits: list[NDArray[np.float32]] = []
         readable: list[int] = []
@@ -204,6 +207,8 @@ class ImageClassifier:
             else:
                 logits.append(row[0])
                 readable.append(i)
+            if progress is not None:
+                progress("Classifying", i + 1, len(kept))
         if not readable:
             raise DataError(f"{dataset.name}: no readable picture of a class this model knows")
         z, y = np.array(logits, np.float64), target[readable]
@@ -338,8 +343,6 @@ def make_evaluation(
     problems: Sequence[Problem],
 ) -> Evaluation:
     """Put an evaluation together from logits (N, K) of the given rows of the data set."""
-    from luce.links import softmax
-
     probabilities = softmax(logits / temperature).astype(np.float32)
     sources = dataset.sources
     return Evaluation(

@@ -233,9 +233,7 @@ def _checked(name: str, values: ArrayLike, target: ArrayLike) -> tuple[Float64, 
     if p.ndim != 2 or len(p) == 0:
         raise ValueError(f"{name}: needs an array of shape (rows, classes) with at least one row, got {p.shape}")
     if y.shape != (len(p),) or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
-            f"{name}: target must be {len(p)} integer class ids, got shape {y.shape} of dtype {y.dtype}"
-        )
+        raise ValueError(f"{name}: target must be {len(p)} integer class ids, got shape {y.shape} of dtype {y.dtype}")
     bad = np.flatnonzero((y < 0) | (y >= p.shape[1]))
     if len(bad):
         raise ValueError(

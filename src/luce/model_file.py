@@ -126,9 +126,7 @@ def build_head(
     return bytes(model.SerializeToString())
 
 
-def _append_head(
-    model: Any, weights: NDArray[np.floating], bias: NDArray[np.floating], temperature: float
-) -> None:
+def _append_head(model: Any, weights: NDArray[np.floating], bias: NDArray[np.floating], temperature: float) -> None:
     """Replace the output `features` by `logits` and `probabilities`. `model` is an `onnx.ModelProto`."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -207,7 +205,10 @@ def _check_graph(model: Any, card: Card) -> None:
     domains = {node.domain for node in model.graph.node} - {"", "ai.onnx", "com.microsoft"}
     if domains:
         raise ModelError(f"its graph uses operators of an unknown origin: {', '.join(sorted(domains))}")
-    tensors = [*model.graph.initializer, *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t"))]
+    tensors = [
+        *model.graph.initializer,
+        *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t")),
+    ]
     if model.graph.sparse_initializer or any(t.external_data or t.data_location for t in tensors):
         raise ModelError("its weights refer to other files")
     spec, k = card.preparation, len(card.classes)

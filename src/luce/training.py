@@ -7,20 +7,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luce import model_file
-from luce.backbones import Backbone, FeatureCache, Features, Session, extract, open_backbone, open_session, run
+from luce.backbones import (
+    Backbone,
+    FeatureCache,
+    Features,
+    Session,
+    extract,
+    open_backbone,
+    open_session,
+    run,
+)
 from luce.calibration import Temperature, fit_temperature
 from luce.classifier import Evaluation, ImageClassifier, make_evaluation, unreadable
-from luce.datasets import Dataset, duplicates, folds, open_dataset, split
-from luce.datasets.dataset import Problem
+from luce.datasets import Dataset, Problem, duplicates, folds, open_dataset, split
 from luce.errors import DataError, ImageError, ModelError
-from luce.images import MAX_PIXELS, Source, decode, load
+from luce.images import MAX_PIXELS, decode, load
 from luce.metrics import measure
 from luce.model_file import Card, Golden
 from luce.paths import cache_dir
@@ -90,7 +97,7 @@ class _Head:
 
 
 def fit(
-    data: str | os.PathLike[str] | Dataset,
+    data: str | os.PathLike[str] | Dataset | tuple[Any, Any],
     options: Options | None = None,
     *,
     progress: Progress | None = None,
@@ -123,7 +130,7 @@ def fit(
     train, test = parts.train, parts.test
     dataset, train, test = _with_trained_classes(dataset, train, test, problems)
     say(f"{len(train):,} pictures to train on, {len(test):,} held out, {len(dataset.classes)} classes.")
-    head = _fit_head(dataset, features, train, options, progress)
+    head = _fit_head(dataset, features, train, parts.units[train], options, progress)
     if head.temperature.note:
         say(head.temperature.note)
     logits = _head_logits(head, features.values[test], backbone) if len(test) else None
@@ -131,15 +138,20 @@ def fit(
     if logits is not None:
         metrics = measure(logits, dataset.labels[test], temperature=head.temperature.value, seed=options.seed)
         evaluation = make_evaluation(
-            metrics, dataset.classes, dataset.labels[test], logits, head.temperature.value, dataset, test, problems
+            metrics,
+            dataset.classes,
+            dataset.labels[test],
+            logits,
+            head.temperature.value,
+            dataset,
+            test,
+            problems,
         )
     card = _card(dataset, backbone, head, options, evaluation, train, problems)
     classifier = _assemble(dataset, backbone, head, card, features, test if len(test) else train, options)
     seconds = time.perf_counter() - began
     per_class = np.bincount(dataset.labels[train], minlength=len(dataset.classes))
-    return Training(
-        classifier, evaluation, len(train), per_class, seconds, tuple(problems), features.n_cached
-    )
+    return Training(classifier, evaluation, len(train), per_class, seconds, tuple(problems), features.n_cached)
 
 
 def _check(options: Options) -> None:
@@ -151,9 +163,7 @@ def _check(options: Options) -> None:
         raise ValueError(f"n_threads must be at least 1, got {options.n_threads}")
 
 
-def _choose_backbone(
-    dataset: Dataset, options: Options, progress: Progress, say: Callable[[str], None]
-) -> Backbone:
+def _choose_backbone(dataset: Dataset, options: Options, progress: Progress, say: Callable[[str], None]) -> Backbone:
     size, grey = _probe(dataset, options.max_pixels)
     name = options.backbone
     if name is None:
@@ -219,9 +229,7 @@ def _extract(
     return features
 
 
-def _without_unreadable(
-    dataset: Dataset, features: Features, max_unreadable: float
-) -> tuple[Dataset, list[Problem]]:
+def _without_unreadable(dataset: Dataset, features: Features, max_unreadable: float) -> tuple[Dataset, list[Problem]]:
     problems = list(dataset.problems)
     problems += [unreadable(dataset, row, error) for row, error in features.refused]
     problems += _noted(dataset, features)
@@ -267,7 +275,12 @@ def _with_trained_classes(
 
 
 def _fit_head(
-    dataset: Dataset, features: Features, train: NDArray[np.int64], options: Options, progress: Progress
+    dataset: Dataset,
+    features: Features,
+    train: NDArray[np.int64],
+    units: NDArray[np.int64],
+    options: Options,
+    progress: Progress,
 ) -> _Head:
     """Choose the penalty by cross-validation, fit, and calibrate on the out-of-fold logits."""
     n_threads = options.n_threads or default_threads()
@@ -277,12 +290,11 @@ def _fit_head(
     class_weight = _class_weights(dataset, target, options.class_weight)
     weight = class_weight[target] * (1.0 if dataset.weights is None else dataset.weights[train])
     shift = _prior_shift(dataset, target, weight, options.prior)
-    groups = None if dataset.groups is None else dataset.groups[train]
-    n_folds = min(N_FOLDS, int(np.bincount(target).min()))
+    n_folds = min(N_FOLDS, len(np.unique(units)), int(np.bincount(target).min()))
     strength, path = _DEFAULT_STRENGTH, ()
     temperature = fit_temperature(np.zeros((0, n_classes)), target[:0])
     if n_folds >= 2:
-        fold = folds(target, n_folds, options.seed, groups)
+        fold = folds(target, n_folds, options.seed, units)
         choice = choose_strength(
             values,
             target,
@@ -410,7 +422,9 @@ def _card(
         "n_train_per_class": np.bincount(dataset.labels[train], minlength=len(dataset.classes)).tolist(),
         "penalty": head.strength,
         "penalty_path": [list(point) for point in head.path],
-        "class_weight": options.class_weight if options.class_weight in (None, "balanced") else dict(options.class_weight),  # type: ignore[arg-type]
+        "class_weight": options.class_weight
+        if options.class_weight in (None, "balanced")
+        else dict(options.class_weight),  # type: ignore[arg-type]
         "prior": options.prior if isinstance(options.prior, str) else dict(options.prior),
         "seed": options.seed,
         "problems": dict(Counter(problem.kind for problem in problems)),
@@ -463,7 +477,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def train(
-    data: str | os.PathLike[str] | Dataset,
+    data: str | os.PathLike[str] | Dataset | tuple[Any, Any],
     *,
     backbone: str | None = None,
     test_share: float = 0.2,
@@ -508,7 +522,5 @@ def train(
         ModelError, DownloadError: the backbone cannot be used.
         ValueError: an argument is out of range or names an unknown class.
     """
-    options = Options(
-        backbone, test_share, seed, class_weight, prior, cache, n_threads, max_pixels, max_unreadable
-    )
+    options = Options(backbone, test_share, seed, class_weight, prior, cache, n_threads, max_pixels, max_unreadable)
     return fit(data, options, progress=progress).classifier

@@ -103,9 +103,7 @@ def extract(
     return Features(values[:n], digests[:n], np.array(rows, np.int64), tuple(notes), tuple(refused), n_cached)
 
 
-def _look_up(
-    source: Source, backbone: Backbone, cache: FeatureCache | None, max_pixels: int
-) -> _Picture | ImageError:
+def _look_up(source: Source, backbone: Backbone, cache: FeatureCache | None, max_pixels: int) -> _Picture | ImageError:
     try:
         content = read_source(source)
         digest = _digest(content)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-import numpy as np
 
 
 def build(width: int, height: int, *, grey: bool) -> onnx.ModelProto:

@@ -42,14 +42,10 @@ class _Tensor:
         """The tensor as a row-major array; NumPy refuses (ValueError) what reaches outside `numbers`."""
         size = numbers.itemsize
         strides = tuple(n * size for n in self.stride)
-        return np.ascontiguousarray(
-            np.ndarray(self.shape, numbers.dtype, numbers.data, self.offset * size, strides)
-        )
+        return np.ascontiguousarray(np.ndarray(self.shape, numbers.dtype, numbers.data, self.offset * size, strides))
 
 
-def _rebuild_tensor(
-    storage: object, offset: object, shape: object, stride: object, *_unused: object
-) -> _Tensor:
+def _rebuild_tensor(storage: object, offset: object, shape: object, stride: object, *_unused: object) -> _Tensor:
     if not (isinstance(storage, _Storage) and isinstance(offset, int) and isinstance(shape, tuple)):
         raise pickle.UnpicklingError("a tensor is described in an unknown way")
     if not all(isinstance(n, int) and n >= 0 for n in shape) or offset < 0:
@@ -103,7 +99,15 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, NDArray[np.generic]]
             return _read(file, os.fstat(file.fileno()).st_size)
     except ModelError as error:
         raise ModelError(f"{os.fspath(path)}: refused as a weights file: {error}") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+    ) as error:
         # What a hostile pickle can provoke; MemoryError and OSError stay what they are.
         reason = str(error) or type(error).__name__
         raise ModelError(f"{os.fspath(path)}: refused as a weights file: {reason}") from None
@@ -140,4 +144,3 @@ def _read_storage(file: BinaryIO, storage: _Storage, size: int) -> NDArray[np.ge
     if count != storage.count or file.tell() + n_bytes > size:
         raise ModelError("it is truncated or its sizes disagree")
     return np.frombuffer(file.read(n_bytes), storage.dtype)
-

@@ -40,9 +40,7 @@ class Temperature:
     note: str = ""
 
 
-def fit_temperature(
-    logits: Float64, target: NDArray[np.int64], weight: Float64 | None = None
-) -> Temperature:
+def fit_temperature(logits: Float64, target: NDArray[np.int64], weight: Float64 | None = None) -> Temperature:
     """Find the temperature with the least negative log-likelihood.
 
     Args:
@@ -63,7 +61,9 @@ def fit_temperature(
     beta = _root(logits, target, weight)
     note = ""
     if beta in (1 / _HIGHEST, 1 / _LOWEST):
-        note = f"The temperature ended at the edge of its range ({1 / beta:g}): the logits say little about the classes."
+        note = (
+            f"The temperature ended at the edge of its range ({1 / beta:g}): the logits say little about the classes."
+        )
     before, after = (_nll(logits, target, weight, b) for b in (1.0, beta))
     return Temperature(1 / beta, n_rows, before, after, note)
 

@@ -51,7 +51,11 @@ class _Plain:
             self._last = now
             elapsed = max(now - self._began, 1e-9)
             left = "" if done >= total else f", {(total - done) * elapsed / max(done, 1):.0f} s left"
-            print(f"{stage}: {done:,} of {total:,} ({done / elapsed:,.0f} a second{left})", file=sys.stderr, flush=True)
+            print(
+                f"{stage}: {done:,} of {total:,} ({done / elapsed:,.0f} a second{left})",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def say(self, sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
@@ -85,7 +89,13 @@ def reporter(*, quiet: bool) -> Iterator[Reporter]:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         rate = TextColumn("{task.speed:,.0f}/s", table_column=None)
-        columns = (TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), _Rate(rate), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description:<20}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(rate),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield _Bars(progress)
 

@@ -93,7 +93,10 @@ def _show_text(path: str, prediction: Any, error: str | None) -> None:
         print(f"{path}: cannot be read: {error}", file=sys.stderr, flush=True)
         return
     others = ", ".join(f"{name} {percent(p)}" for name, p in prediction.top[1:] if p >= 0.0005)
-    print(f"{path}: {prediction.class_name} {percent(prediction.probability)}" + (f"   ({others})" if others else ""), flush=True)
+    print(
+        f"{path}: {prediction.class_name} {percent(prediction.probability)}" + (f"   ({others})" if others else ""),
+        flush=True,
+    )
 
 
 class _CsvTable:
@@ -104,6 +107,10 @@ class _CsvTable:
         self._writer.writerow(["path", "class", "probability", "error"])
 
     def show(self, path: str, prediction: Any, error: str | None) -> None:
-        row = [path, "", "", error] if prediction is None else [path, prediction.class_name, repr(prediction.probability), ""]
+        row = (
+            [path, "", "", error]
+            if prediction is None
+            else [path, prediction.class_name, repr(prediction.probability), ""]
+        )
         self._writer.writerow(row)
         sys.stdout.flush()

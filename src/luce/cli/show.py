@@ -28,8 +28,13 @@ def show(model: Path, /, *, json: Json = False) -> int:
     name = "none, the pixels themselves" if backbone["name"] == "none" else backbone["name"]
     licence = f", {backbone['licence']}" if backbone.get("licence") else ""
     print(f"Backbone     {name}{licence}; {backbone['n_features']:,} features")
-    print(f"Temperature  {card.temperature:.4f}" + (f"  {card.calibration['note']}" if card.calibration.get("note") else ""))
-    print(f"Trained on   {training.get('data', '?')}, {training.get('n_train', 0):,} pictures, seed {training.get('seed', '?')}")
+    print(
+        f"Temperature  {card.temperature:.4f}"
+        + (f"  {card.calibration['note']}" if card.calibration.get("note") else "")
+    )
+    print(
+        f"Trained on   {training.get('data', '?')}, {training.get('n_train', 0):,} pictures, seed {training.get('seed', '?')}"
+    )
     if metrics := training.get("metrics"):
         print(
             f"Held out     accuracy {100 * metrics['accuracy']:.1f} % ({100 * metrics['accuracy_low']:.1f} … "

@@ -83,9 +83,7 @@ def check(
             seen.append(result)
             rows.append(i)
             path = dataset.identifier(i)
-            problems += [
-                Problem("noted", path, note, dataset.classes[dataset.labels[i]]) for note in result.notes
-            ]
+            problems += [Problem("noted", path, note, dataset.classes[dataset.labels[i]]) for note in result.notes]
         if progress is not None:
             progress("Checking pictures", i + 1, len(dataset))
     if seen:

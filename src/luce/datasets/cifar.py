@@ -67,9 +67,7 @@ def find(folder: Path, progress: Progress | None) -> Dataset | None:
 
 
 def _not_official(dataset: Dataset, path: Path) -> Dataset:
-    reason = (
-        "CIFAR-10 as single pictures, whose pixels need not be those of the official files: used as it is"
-    )
+    reason = "CIFAR-10 as single pictures, whose pixels need not be those of the official files: used as it is"
     return replace(dataset, problems=(*dataset.problems, Problem("not-official", printable(path), reason)))
 
 
@@ -173,12 +171,7 @@ def _decode(archive: Path, progress: Progress | None) -> dict[str, NDArray[Any]]
         with tarfile.open(archive) as tar:
             for member in tar:
                 parts = PurePosixPath(member.name).parts[-3:]
-                if (
-                    not member.isfile()
-                    or len(parts) < 3
-                    or parts[1] not in CLASSES
-                    or member.size > _MAX_MEMBER
-                ):
+                if not member.isfile() or len(parts) < 3 or parts[1] not in CLASSES or member.size > _MAX_MEMBER:
                     continue
                 file = tar.extractfile(member)
                 pixels = decode(file.read() if file else b"").pixels

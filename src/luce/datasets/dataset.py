@@ -74,9 +74,7 @@ class Dataset:
         for what in ("labels", "splits", "groups", "weights", "rows"):
             value = getattr(self, what)
             if value is not None and len(value) != n:
-                raise ValueError(
-                    f"Dataset: {what} must have one entry for each of {n} pictures, got {len(value)}"
-                )
+                raise ValueError(f"Dataset: {what} must have one entry for each of {n} pictures, got {len(value)}")
         if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise ValueError(
                 f"Dataset: labels must lie in 0 … {len(self.classes) - 1}, "
@@ -109,9 +107,7 @@ class Dataset:
         pictures = self.pictures
         return replace(
             self,
-            pictures=pictures[index]
-            if isinstance(pictures, np.ndarray)
-            else tuple(pictures[i] for i in index),
+            pictures=pictures[index] if isinstance(pictures, np.ndarray) else tuple(pictures[i] for i in index),
             labels=self.labels[index],
             splits=None if self.splits is None else tuple(self.splits[i] for i in index),
             groups=None if self.groups is None else self.groups[index],
@@ -168,9 +164,7 @@ def name_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ..
 def number_groups(names: Sequence[str]) -> NDArray[np.int64]:
     """Numbers (N,) of groups by name; each "" is a group of its own."""
     numbers: dict[object, int] = {}
-    return np.array(
-        [numbers.setdefault(name or (i,), len(numbers)) for i, name in enumerate(names)], np.int64
-    )
+    return np.array([numbers.setdefault(name or (i,), len(numbers)) for i, name in enumerate(names)], np.int64)
 
 
 def join_parts(dataset: Dataset) -> Dataset:

@@ -110,17 +110,11 @@ def _classes(folder: Path, scan: _Scan) -> Iterator[tuple[Path, str]]:
     for class_folder in class_folders:
         name = class_folder.name
         if name != printable(name):
-            scan.note(
-                "odd-name", class_folder, "the name of this folder is not valid UTF-8: rename it; left out"
-            )
+            scan.note("odd-name", class_folder, "the name of this folder is not valid UTF-8: rename it; left out")
             continue
         pictures = list(_walk(class_folder, scan, name))
         nested = sorted(
-            {
-                picture.relative_to(class_folder).parts[0]
-                for picture in pictures
-                if picture.parent != class_folder
-            }
+            {picture.relative_to(class_folder).parts[0] for picture in pictures if picture.parent != class_folder}
         )
         if nested:
             listed = ", ".join(nested[:3]) + (", …" if len(nested) > 3 else "")
@@ -142,9 +136,7 @@ def _walk(folder: Path, scan: _Scan, class_name: str) -> Iterator[Path]:
             scan.note("unreadable", here, f"the folder cannot be read: {error.strerror}", class_name)
             continue
         if (about.st_dev, about.st_ino) in seen:
-            scan.note(
-                "duplicate", here, "a link to a folder that was read already: not read again", class_name
-            )
+            scan.note("duplicate", here, "a link to a folder that was read already: not read again", class_name)
             continue
         seen.add((about.st_dev, about.st_ino))
         folders, files = _list(here, scan, class_name)
@@ -177,9 +169,7 @@ def _list(folder: Path, scan: _Scan, class_name: str = "") -> tuple[list[Path], 
 def _may_be_picture(file: Path, scan: _Scan, class_name: str) -> bool:
     if not _NOT_PICTURE.fullmatch(file.name):
         return True
-    scan.note(
-        "not-a-picture", file, f"{file.suffix or file.name} files are not pictures: left out", class_name
-    )
+    scan.note("not-a-picture", file, f"{file.suffix or file.name} files are not pictures: left out", class_name)
     return False
 
 
@@ -187,9 +177,7 @@ def _note_loose(folder: Path, files: list[Path], scan: _Scan) -> None:
     """Note files beside class folders: they have no class."""
     loose = [file for file in files if _may_be_picture(file, scan, "")]
     if loose:
-        reason = (
-            f"{len(loose)} files lie in {printable(folder)} outside its class folders: left out, this is one"
-        )
+        reason = f"{len(loose)} files lie in {printable(folder)} outside its class folders: left out, this is one"
         scan.note("no-label", loose[0], reason)
 
 

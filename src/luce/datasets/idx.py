@@ -36,13 +36,11 @@ def is_idx(path: Path) -> bool:
     return _NAME.fullmatch(path.name) is not None
 
 
-def open_idx(
-    path: str | os.PathLike[str], *, name: str | None = None, classes: Sequence[str] | None = None
-) -> Dataset:
+def open_idx(path: str | os.PathLike[str], *, name: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
     """Open IDX files with pictures and labels; `t10k` (or `test`) is the test part.
 
     Args:
-        path: a folder with pairs of images and labels under their standard names, or one file of a pair.
+        path: a folder with pairs of images and labels under their standard names, or one file of a single pair.
         name: of the data set; by default the path.
         classes: names of the labels 0, 1, …; by default the numbers that occur, in their order.
 
@@ -120,9 +118,7 @@ def _pairs(given: Path) -> dict[Part, tuple[Path, Path]]:
     for part in sorted({part for part, _ in files}, reverse=True):  # train, then test
         for what in ("images", "labels"):
             if (part, what) not in files:
-                raise DataError(
-                    f"{printable(folder)}: the {what} of the {part} part are missing; expected {_IMAGES}"
-                )
+                raise DataError(f"{printable(folder)}: the {what} of the {part} part are missing; expected {_IMAGES}")
         pairs[part] = files[part, "images"], files[part, "labels"]
     if not pairs:
         raise DataError(f"{printable(given)}: no IDX files here; expected {_IMAGES}")
@@ -136,9 +132,7 @@ def _read_pair(image_file: Path, label_file: Path) -> tuple[NDArray[np.uint8], N
     except (TypeError, ValueError) as error:
         raise DataError(f"{printable(image_file)}: {error}") from None
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{printable(label_file)}: labels must be a row of integers, got shape {labels.shape}"
-        )
+        raise DataError(f"{printable(label_file)}: labels must be a row of integers, got shape {labels.shape}")
     if len(labels) != len(pictures):
         counts = f"{len(pictures)} pictures but {printable(label_file)} has {len(labels)} labels"
         raise DataError(f"{printable(image_file)}: holds {counts}; the files do not belong together")
@@ -186,9 +180,7 @@ def _read_announced(file: BinaryIO, path: Path) -> bytes:
         content += chunk
     if len(content) != announced:
         came = f"only {len(content):,} are there" if len(content) < announced else "there are more"
-        raise DataError(
-            f"{printable(path)}: its header announces {announced:,} bytes but {came}; get the file again"
-        )
+        raise DataError(f"{printable(path)}: its header announces {announced:,} bytes but {came}; get the file again")
     return bytes(content)
 
 
@@ -197,7 +189,5 @@ def _header(content: bytes, path: Path) -> tuple[np.dtype[np.generic], tuple[int
     n_axes = content[3] if len(content) >= 4 else 0
     start = 4 + 4 * n_axes
     if len(content) < start or content[:2] != b"\0\0" or content[2] not in _DTYPES or not 1 <= n_axes <= 4:
-        raise DataError(
-            f"{printable(path)}: not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}"
-        )
+        raise DataError(f"{printable(path)}: not an IDX file: it begins with {content[:4].hex(' ') or 'nothing'}")
     return np.dtype(_DTYPES[content[2]]), struct.unpack_from(f">{n_axes}I", content, 4), start

@@ -81,10 +81,10 @@ def open_named(name: str, *, progress: Progress | None = None) -> Dataset:
     """Open a data set by its name.
 
     `digits` ships inside scikit-learn. The others are looked for in the folders of `LUCE_DATA` (in
-    `<folder>/<name>`, then in `<folder>` itself), in Debian's `/usr/share/datasets`, and in the cache; else
-    they are downloaded from their official address, or from `<LUCE_MIRROR>/<name>/`. A download must have the
-    SHA-256 of the official data. Files that you put into `LUCE_DATA` are used even if they do not; that is
-    listed as "not-official".
+    `<folder>/<name>`, then in `<folder>` itself, where only the official files count), in Debian's
+    `/usr/share/datasets`, and in the cache; else they are downloaded from their official address, or from
+    `<LUCE_MIRROR>/<name>/`. A download must have the SHA-256 of the official data. Files that you put into
+    `LUCE_DATA` are used even if they do not; that is listed as "not-official".
 
     Args:
         name: one of `NAMES`.

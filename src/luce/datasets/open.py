@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from luce.datasets import named
-from luce.datasets.dataset import Dataset, Progress, printable
+from luce.datasets.dataset import Dataset, Problem, Progress, printable
 from luce.datasets.folder import open_folder
 from luce.datasets.idx import is_idx, open_idx
 from luce.datasets.pixels import from_arrays, open_npz
@@ -33,8 +34,7 @@ def open_dataset(
             with the columns `path,label[,split,group,weight]`; an `.npz` file; an IDX file or a folder with
             IDX files; one of the names `digits`, `mnist`, `fashion-mnist`, `cifar10`; a pair (pictures,
             labels) of uint8 pixels (N, height, width[, 3]) or N paths, and N integers or class names; or a
-            `Dataset`, which is returned. A file or folder that exists goes before a name: write `./digits` or
-            remove it to tell them apart.
+            `Dataset`, which is returned. A file or folder that exists goes before a name; that is listed.
         progress: called with (label, done, total) while downloading or unpacking.
 
     Raises:
@@ -51,15 +51,19 @@ def open_dataset(
             f"data must be a path, a name, a Dataset or a pair (pictures, labels), got {type(data).__name__}"
         )
     path = Path(data)
-    shown = printable(path)
-    if not _exists(path):
+    shown = printable(data)
+    if not shown or not _exists(path):  # Path("") would be the current folder
         name = os.fspath(data)
         if name in named.NAMES:
             return named.open_named(name, progress=progress)
         near = difflib.get_close_matches(name.lower(), named.NAMES, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise DataError(f"{shown}: no such file or folder; {hint}Data is {_FORMS}")
-    return _open_path(path, shown)
+        raise DataError(f"{shown!r}: no such file or folder; {hint}Data is {_FORMS}")
+    dataset = _open_path(path, shown)
+    if os.fspath(data) not in named.NAMES:
+        return dataset
+    reason = f"taken as the folder here, not as the data set named {shown}; run elsewhere to get that"
+    return replace(dataset, problems=(*dataset.problems, Problem("noted", shown, reason)))
 
 
 def _exists(path: Path) -> bool:

@@ -41,9 +41,7 @@ def as_pictures(array: ArrayLike) -> NDArray[np.uint8]:
     if pixels.ndim == 4 and pixels.shape[3] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim == 4 and pixels.shape[3] != 3 and pixels.shape[1] in (1, 3):
-        raise ValueError(
-            f"pictures must have the channels last, got {pixels.shape}; transpose them to (N, H, W, 3)"
-        )
+        raise ValueError(f"pictures must have the channels last, got {pixels.shape}; transpose them to (N, H, W, 3)")
     if not (pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 3)):
         raise ValueError(f"pictures must be (N, height, width) or (N, height, width, 3), got {pixels.shape}")
     if 0 in pixels.shape[1:]:
@@ -80,6 +78,8 @@ def from_arrays(
     n = len(content)
     target = np.asarray(labels)
     target = target[:, 0] if target.ndim == 2 and target.shape[1] == 1 else target
+    if target.dtype == object and all(isinstance(name, str) for name in target.flat):
+        target = target.astype(str)
     if target.shape != (n,):
         raise ValueError(f"labels must be ({n},), one for each picture, got {target.shape}")
     numbers, names, problems = _names(target, classes)
@@ -97,11 +97,7 @@ def from_arrays(
 
 
 def _are_paths(pictures: Any) -> bool:
-    return (
-        not isinstance(pictures, np.ndarray)
-        and len(pictures) > 0
-        and all(isinstance(p, Path) for p in pictures)
-    )
+    return not isinstance(pictures, np.ndarray) and len(pictures) > 0 and all(isinstance(p, Path) for p in pictures)
 
 
 def _row(what: str, values: ArrayLike, n: int) -> NDArray[Any]:
@@ -111,14 +107,10 @@ def _row(what: str, values: ArrayLike, n: int) -> NDArray[Any]:
     return row
 
 
-def _names(
-    target: NDArray[Any], classes: ArrayLike | None
-) -> tuple[NDArray[np.int64], tuple[str, ...], list[Any]]:
+def _names(target: NDArray[Any], classes: ArrayLike | None) -> tuple[NDArray[np.int64], tuple[str, ...], list[Any]]:
     """Labels as numbers, the class names, and problems with the names."""
     if target.dtype.kind in "US":
-        return name_classes(
-            np.strings.decode(target).tolist() if target.dtype.kind == "S" else target.tolist()
-        )
+        return name_classes(np.strings.decode(target).tolist() if target.dtype.kind == "S" else target.tolist())
     if target.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers or class names, got {target.dtype}")
     if classes is None:
@@ -195,9 +187,7 @@ def _from_mapping(arrays: Mapping[str, NDArray[Any]], shown: str) -> Dataset:
         raise ValueError(f"x_train and x_test differ in size: {train.shape[1:]} and {test.shape[1:]}")
     for part in ("train", "test"):
         if len(arrays[f"x_{part}"]) != len(arrays[f"y_{part}"]):
-            raise ValueError(
-                f"y_{part} has {len(arrays[f'y_{part}'])} rows, x_{part} has {len(arrays[f'x_{part}'])}"
-            )
+            raise ValueError(f"y_{part} has {len(arrays[f'y_{part}'])} rows, x_{part} has {len(arrays[f'x_{part}'])}")
     labels = np.concatenate([arrays["y_train"], arrays["y_test"]])
     split = ["train"] * len(train) + ["test"] * len(test)
     return from_arrays(np.concatenate([train, test]), labels, split=split, name=shown)
@@ -216,9 +206,7 @@ def _read_arrays(archive: zipfile.ZipFile, shown: str) -> dict[str, NDArray[Any]
     infos = {name: members[name] for name in wanted if name in members}
     total = sum(info.file_size for info in infos.values())
     if total > MAX_BYTES:
-        raise DataError(
-            f"{shown}: unpacks to {total / (1 << 30):.3g} GiB; the limit is {MAX_BYTES >> 30} GiB"
-        )
+        raise DataError(f"{shown}: unpacks to {total / (1 << 30):.3g} GiB; the limit is {MAX_BYTES >> 30} GiB")
     return {name: _read_array(archive, info) for name, info in infos.items()}
 
 
@@ -227,9 +215,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]
         shape, dtype, start = _array_header(file)
         n_bytes = info.file_size - start
         if dtype.hasobject:
-            raise ValueError(
-                f"{info.filename} holds pickled objects, which could run code; save plain arrays"
-            )
+            raise ValueError(f"{info.filename} holds pickled objects, which could run code; save plain arrays")
         if int(np.prod(shape, dtype=object)) * dtype.itemsize != n_bytes:
             raise ValueError(f"{info.filename} announces {shape} {dtype} but holds {n_bytes:,} bytes")
     with archive.open(info) as file:
@@ -240,9 +226,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]
 def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Read the shape and dtype that the header announces, and its length."""
     version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-        version
-    )
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError(f"version {version} of the .npy format is not supported")
     shape, _, dtype = read(file)

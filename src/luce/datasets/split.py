@@ -58,10 +58,12 @@ def split(
 
     Raises:
         ValueError: `test_share` or the shape of `digests` is not as above.
-        DataError: the data names parts, but no picture to train on.
+        DataError: there is no picture to train on.
     """
     if not 0 <= test_share < 1:
         raise ValueError(f"test_share must be at least 0 and below 1, got {test_share}")
+    if not len(dataset):
+        raise DataError(f"{dataset.name}: no pictures to split")
     keys = _keys(dataset) if digests is None else np.ascontiguousarray(digests, np.uint8)
     if keys.shape != (len(dataset), 32):
         raise ValueError(f"digests must be uint8 ({len(dataset)}, 32), got {keys.shape}")
@@ -71,59 +73,15 @@ def split(
         return _as_named(dataset, same, units)
     held_out, problems = _hold_out(dataset, units, _order(units, keys, seed), test_share)
     if dataset.splits is not None and held_out.any():
-        reason = (
-            f"the data names no val or test part: {held_out.sum():,} pictures of its train part are held out"
-        )
+        reason = f"the data names no val or test part: {held_out.sum():,} pictures of its train part are held out"
         problems.append(Problem("no-test-part", "", reason))
     return Split(np.flatnonzero(~held_out), np.flatnonzero(held_out), units, tuple(problems))
-
-
-def folds(
-    labels: NDArray[np.int64], n_folds: int, seed: int = 0, groups: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """Deal rows into folds for cross-validation, class by class.
-
-    Without groups, the folds differ by at most one row in each class and in all. With groups, each goes as a
-    whole to the fold that has least of its classes, the largest first.
-
-    Args:
-        labels: (N,) class of each row.
-        n_folds: at least 2, at most N or the number of groups.
-        seed: another seed, other folds.
-        groups: (N,) rows with the same number never part; such as `Split.units`.
-
-    Returns:
-        (N,) fold of each row, 0 … n_folds - 1.
-
-    Raises:
-        ValueError: `n_folds` is not as above.
-    """
-    n_units = len(labels) if groups is None else len(np.unique(groups))
-    if not 2 <= n_folds <= max(n_units, 1):
-        raise ValueError(f"n_folds must lie in 2 … {n_units}, the number of rows or groups, got {n_folds}")
-    draws = np.random.PCG64(seed).random_raw(len(labels))  # raw draws never change between NumPy versions
-    fold = np.empty(len(labels), np.int64)
-    if groups is None or n_units == len(labels):
-        fold[np.lexsort((draws, labels))] = np.arange(len(labels)) % n_folds
-        return fold
-    unit = np.unique(groups, return_inverse=True)[1].astype(np.int64)
-    first = np.unique(unit, return_index=True)[1]
-    order = np.lexsort((draws[first], -np.bincount(unit)))
-    share = 1 / np.maximum(np.bincount(labels), 1)
-    count = np.zeros((n_folds, len(share)))
-    dealt = np.empty(n_units, np.int64)
-    for u, classes, counts in _contents(unit, labels, order):
-        crowd = count[:, classes] @ (counts * share[classes])
-        dealt[u] = best = np.lexsort((count.sum(1), crowd))[0]
-        count[best, classes] += counts
-    return dealt[unit]
 
 
 def duplicates(dataset: Dataset, digests: NDArray[np.uint8]) -> list[Problem]:
     """List pictures with the same bytes: "duplicate", or "label-conflict" where their classes differ.
 
-    Each is compared with the first of its kind, in the order of the identifiers' rows. All of them stay in
-    the data.
+    Each is compared with the first of its kind, all of them stay in the data.
 
     Args:
         dataset: N pictures.
@@ -189,7 +147,7 @@ def _order(units: NDArray[np.int64], keys: NDArray[np.uint8], seed: int) -> NDAr
     return np.array(sorted(drawn, key=lambda unit: drawn[unit]), np.int64)
 
 
-def _contents(
+def unit_contents(
     units: NDArray[np.int64], labels: NDArray[np.int64], order: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
     """For each unit in the given order: its number, its classes and how many rows it has of each."""
@@ -205,9 +163,8 @@ def _as_named(dataset: Dataset, same: NDArray[np.int64], units: NDArray[np.int64
     parts = np.array(dataset.splits)
     held_out = parts == ("test" if "test" in (dataset.splits or ()) else "val")
     if held_out.all():
-        named = f"only a {parts[0]} part" if len(parts) else "no pictures"
         raise DataError(
-            f"{dataset.name}: it has {named}, nothing to train on; name the folder {parts[0]} itself"
+            f"{dataset.name}: it has only a {parts[0]} part, nothing to train on; name the folder {parts[0]} itself"
         )
     twin = {int(same[i]): int(i) for i in np.flatnonzero(held_out)[::-1]}
     train, problems = [], []
@@ -217,9 +174,7 @@ def _as_named(dataset: Dataset, same: NDArray[np.int64], units: NDArray[np.int64
             train.append(i)
             continue
         reason = f"the same bytes as {dataset.identifier(j)}, which is held out: not trained on"
-        problems.append(
-            Problem("leak", dataset.identifier(int(i)), reason, dataset.classes[dataset.labels[i]])
-        )
+        problems.append(Problem("leak", dataset.identifier(int(i)), reason, dataset.classes[dataset.labels[i]]))
     if dataset.groups is not None:
         both = np.intersect1d(dataset.groups[train], dataset.groups[held_out])
         if len(both):
@@ -235,7 +190,7 @@ def _hold_out(
     """Which rows to hold out, and the classes of which none could be."""
     if test_share == 0:
         return np.zeros(len(dataset), bool), []
-    contents = list(_contents(units, dataset.labels, order))
+    contents = list(unit_contents(units, dataset.labels, order))
     deal = _Deal(contents, len(dataset.classes), test_share)
     # Units with several classes first: those with one then fill up what each class lacks.
     for u, classes, counts in sorted(contents, key=lambda content: len(content[1]) == 1):
@@ -268,11 +223,12 @@ class _Deal:
     ) -> None:
         self.contents = contents
         self.total = np.zeros(n_classes, np.int64)
-        n_units = np.zeros(n_classes, np.int64)
-        for _, classes, counts in contents:
+        self._with_class: list[list[int]] = [[] for _ in range(n_classes)]
+        for i, (_, classes, counts) in enumerate(contents):
             self.total[classes] += counts
-            n_units[classes] += 1
-        self.only_unit = n_units == 1
+            for k in classes:
+                self._with_class[k].append(i)
+        self.only_unit = np.array([len(units) == 1 for units in self._with_class])
         self.held_out = np.zeros(n_classes, np.int64)
         self.is_held_out = np.zeros(len(contents), bool)
         self._wanted = test_share * self.total
@@ -294,9 +250,9 @@ class _Deal:
                 if here or self.only_unit[k]:
                     continue
                 able = [
-                    (self._robs(classes, counts, sign), self.cost(classes, counts, sign), i)
-                    for i, (u, classes, counts) in enumerate(self.contents)
-                    if k in classes and self.is_held_out[u] == (sign < 0)
+                    (self._robs(*self.contents[i][1:], sign), self.cost(*self.contents[i][1:], sign), i)
+                    for i in self._with_class[k]
+                    if self.is_held_out[self.contents[i][0]] == (sign < 0)
                 ]
                 able = [choice for choice in able if sign < 0 or not choice[0]]
                 if able:

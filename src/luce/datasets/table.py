@@ -97,13 +97,9 @@ def _read(table: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"{printable(table)}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = table.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{printable(table)}: line {line} is not UTF-8; save the table as UTF-8 text"
-        ) from None
+        raise DataError(f"{printable(table)}: line {line} is not UTF-8; save the table as UTF-8 text") from None
     delimiter = _delimiter(table, text)
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
-    )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     lines = []
     try:
         began = 1
@@ -143,9 +139,7 @@ def _take(reading: _Reading, line: int, cells: list[str]) -> None:
     """Add a row, or the problem with it."""
     if len(cells) != reading.n_columns:
         reason = f"line {line}: {len(cells)} fields where the header has {reading.n_columns}: left out"
-        reading.problems.append(
-            Problem("bad-row", "", f"{reason}; a field that holds a separator needs quotes")
-        )
+        reading.problems.append(Problem("bad-row", "", f"{reason}; a field that holds a separator needs quotes"))
         return
     cell = {name: cells[i] for name, i in reading.columns.items()}
     # normpath, not resolve: the same file under two names is found by its bytes.
@@ -157,9 +151,7 @@ def _take(reading: _Reading, line: int, cells: list[str]) -> None:
     )
 
     def refuse(kind: str, reason: str) -> None:
-        reading.problems.append(
-            Problem(kind, printable(row.picture), f"line {line}: {reason}: left out", row.label)
-        )
+        reading.problems.append(Problem(kind, printable(row.picture), f"line {line}: {reason}: left out", row.label))
 
     if not row.label.strip():
         return refuse("no-label", "the label is empty")

@@ -132,9 +132,7 @@ def _resized(pixels: NDArray[np.uint8], spec: Preparation) -> NDArray[np.uint8]:
     return np.asarray(canvas)
 
 
-def load(
-    source: Source, spec: Preparation, *, max_pixels: int = MAX_PIXELS
-) -> tuple[NDArray[np.uint8], Picture]:
+def load(source: Source, spec: Preparation, *, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], Picture]:
     """Decode and prepare in one go.
 
     Args:

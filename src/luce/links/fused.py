@@ -26,8 +26,7 @@ def cross_entropy_rows(
     Args:
         name: of the public function, for messages.
         logits: (N, K).
-        target: (N,) class ids of any integer dtype, negative ones ignored (loss and gradient 0); or (N, K)
-            distributions, floating.
+        target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
         temperature: divides the logits.
         weight: (N,), multiplies loss and gradient of each row.
         out: (N, K), where the gradient goes; it may be `logits` itself.
@@ -35,11 +34,12 @@ def cross_entropy_rows(
     Returns:
         Loss (N,), gradient (N, K), in the dtype that follows from `logits`.
     """
-    beta = 1 / positive(name, "temperature", temperature)
+    positive(name, "temperature", temperature)
     if np.ndim(logits) != 2:
         raise ValueError(f"{name}: logits must have shape (rows, classes), got {np.shape(logits)}")
     gate = enter(name, logits, -1, out=out)
     rows = gate.rows
+    beta = inverse_temperature(temperature, rows.dtype)
     n, k = rows.shape
     classes, distributions = checked_target(name, target, n, k, rows.dtype)
     direct = out is not None and out.flags.c_contiguous and out.dtype == rows.dtype
@@ -54,7 +54,14 @@ def cross_entropy_rows(
             _native.cross_entropy(rows, classes, loss, grad, w, beta=beta, n_threads=n_threads)
         elif distributions is not None:
             _native.cross_entropy_soft(rows, distributions, loss, grad, w, beta=beta, n_threads=n_threads)
-    return loss.astype(gate.dtype, copy=False), grad if direct else gate.restore(grad, out)
+    with np.errstate(over="ignore"):
+        return loss.astype(gate.dtype, copy=False), grad if direct else gate.restore(grad, out)
+
+
+def inverse_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
+    """1 / temperature within what `dtype` holds: past its ends 0 times infinity would give NaN."""
+    limits = np.finfo(dtype)
+    return min(max(1 / temperature, float(limits.smallest_subnormal)), float(limits.max))
 
 
 def checked_target(
@@ -64,13 +71,13 @@ def checked_target(
 
     Raises:
         TypeError: neither integers nor floating numbers.
-        ValueError: the shape does not fit, or an id is not below K; the message names its row.
+        ValueError: the shape does not fit, or an id is not in [0, K); the message names its row.
     """
     array = np.asarray(target)
     if array.dtype.kind in "iu":
         if array.shape != (n,):
             raise ValueError(f"{name}: target must hold one class id for each of {n} rows, got shape {array.shape}")
-        bad = np.flatnonzero(array >= k)
+        bad = np.flatnonzero((array < 0) | (array >= k))
         if len(bad):
             raise ValueError(
                 f"{name}: target must lie in [0, {k}); got {array[bad[0]]} at row {bad[0]}. "

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce import _native
 from luce.arrays import Floats, enter, positive
-from luce.links.fused import cross_entropy_rows
+from luce.links.fused import cross_entropy_rows, inverse_temperature
 from luce.threads import default_threads
 
 _ARGMAX = "; for the limit 0 use argmax"
@@ -156,7 +156,7 @@ def _map(
     out: NDArray[Any] | None,
     dtype: DTypeLike | None,
 ) -> NDArray[Any]:
-    beta = 1 / positive(name, "temperature", temperature, _ARGMAX)
+    positive(name, "temperature", temperature, _ARGMAX)
     gate = enter(name, x, axis, where=where, out=out, dtype=dtype)
     direct = (
         out is not None
@@ -167,6 +167,7 @@ def _map(
     )
     result = out.reshape(gate.rows.shape) if direct and out is not None else np.empty_like(gate.rows)
     if gate.rows.size:
+        beta = inverse_temperature(temperature, gate.rows.dtype)
         kernel(gate.rows, result, beta=beta, n_threads=_threads(gate.rows))
     return out if direct and out is not None else gate.restore(result, out)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import enter
+from luce.arrays import enter, number
 from luce.links import log_softmax
 from luce.links.fused import checked_target
 
@@ -49,7 +49,7 @@ def cross_entropy(
         raise ValueError(f"cross_entropy: logits must have shape (rows, classes), got {np.shape(logits)}")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"cross_entropy: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
-    if not 0 <= label_smoothing <= 1:
+    if not 0 <= number("cross_entropy", "label_smoothing", label_smoothing) <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
     gate = enter("cross_entropy", logits, -1)
     n, k = gate.rows.shape
@@ -58,29 +58,34 @@ def cross_entropy(
     if ids.dtype.kind in "iu":
         kept = ids != ignore_index
         ids = np.where(kept, ids, 0)
-        if ids.shape == (n,) and (ids < 0).any():
-            row = int(np.flatnonzero(ids < 0)[0])
-            raise ValueError(f"cross_entropy: target must lie in [0, {k}); got {ids[row]} at row {row}")
     classes, distributions = checked_target("cross_entropy", ids, n, k, np.dtype(np.float64))
     log_p = log_softmax(gate.rows).astype(np.float64)
     if classes is not None:
         rows = np.arange(n)
         row_weight = class_weight[classes] * kept
-        hard = np.where(kept, -log_p[rows, classes], 0) * row_weight
-        spread = _expected_loss(log_p, _uniform(gate.rows) * class_weight) * kept
+        hard = np.where(row_weight == 0, 0, -log_p[rows, classes]) * row_weight
+        spread = np.where(kept, _expected_loss(log_p, _uniform(gate.rows) * class_weight), 0)
         divisor = row_weight.sum()
     else:
         q = np.asarray(distributions)
         hard = _expected_loss(log_p, q * class_weight)
         spread = _expected_loss(log_p, _uniform(gate.rows) * class_weight) * q.sum(axis=1)
         divisor = float(n)
-    loss = hard if label_smoothing == 0 else (1 - label_smoothing) * hard + label_smoothing * spread
-    if reduction == "none":
-        return loss.astype(gate.dtype)
-    total = loss.sum()
-    if reduction == "mean":
-        total = total / divisor if divisor > 0 else 0.0
-    return gate.dtype.type(total)
+    loss = _blend(hard, spread, label_smoothing)
+    with np.errstate(over="ignore"):  # beyond the largest float16 lies infinity
+        if reduction == "none":
+            return loss.astype(gate.dtype)
+        total = loss.sum()
+        if reduction == "mean":
+            total = total / divisor if divisor > 0 else 0.0
+        return gate.dtype.type(total)
+
+
+def _blend(hard: NDArray[np.float64], spread: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """(1 - share) hard + share spread, where a share of 0 or 1 leaves infinity out."""
+    if share in (0, 1):
+        return spread if share else hard
+    return (1 - share) * hard + share * spread
 
 
 def _class_weight(weight: ArrayLike | None, k: int) -> NDArray[np.float64]:
@@ -93,11 +98,13 @@ def _class_weight(weight: ArrayLike | None, k: int) -> NDArray[np.float64]:
 
 
 def _uniform(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """The uniform distribution over the finite logits of each row."""
+    """Spread 1 evenly over the finite logits of each row."""
     finite = np.isfinite(logits).astype(np.float64)
-    return finite / np.maximum(finite.sum(axis=1, keepdims=True), 1)
+    uniform: NDArray[np.float64] = finite / np.maximum(finite.sum(axis=1, keepdims=True), 1)
+    return uniform
 
 
 def _expected_loss(log_p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """-sum q log p for each row, with 0 log 0 = 0."""
-    return -np.where(q == 0, 0, np.where(q == 0, 0, log_p) * q).sum(axis=1)
+    """Take -sum q log p for each row, with 0 log 0 = 0."""
+    loss: NDArray[np.float64] = -(np.where(q == 0, 0, log_p) * q).sum(axis=1)
+    return loss

@@ -17,7 +17,8 @@ from luce.regression.objective import Float64, Rows, logits, mean_and_deviation
 from luce.regression.solver import Penalty, solve
 
 STRENGTHS = tuple(10.0 ** (-0.5 * i) for i in range(11))  # 1 … 1e-5, per row, on standardised features
-_PATH_TOL = 1e-3
+_PATH_TOL = 1e-3  # tells the strengths apart
+_LOGITS_TOL = 1e-4  # what is calibrated on must be nearer to the optimum: 1e-3 leaves the logits too small
 _PATIENCE = 2  # the path ends after so many strengths in a row that were worse than the best
 
 
@@ -67,8 +68,7 @@ def choose_strength(
     scale = np.where(deviation > 0, deviation, 1.0)
     every = np.arange(len(target))
     path: list[tuple[float, float]] = []
-    best: tuple[float, float, Float64] | None = None
-    start = None
+    best = start = None
     for strength in strengths:
         solution = solve(rows, Penalty(strength, scale), deviation, start=start, tol=_PATH_TOL)
         start = solution.start
@@ -78,11 +78,14 @@ def choose_strength(
         if progress is not None:
             progress(len(path), len(strengths))
         if best is None or loss < best[1]:
-            best = (strength, loss, held_out)
+            best = (strength, loss, solution)
         elif len(path) - 1 - [s for s, _ in path].index(best[0]) >= _PATIENCE:
             break
     if best is None:
         raise ValueError("choose_strength: strengths must not be empty")
+    penalty = Penalty(best[0], scale)
+    solution = solve(rows, penalty, deviation, start=best[2].start, tol=_LOGITS_TOL)
+    held_out = logits(rows, solution.weights, solution.bias)[every, folds].astype(np.float64)
     if progress is not None:
         progress(len(strengths), len(strengths))
-    return Choice(best[0], tuple(path), best[2])
+    return Choice(best[0], tuple(path), held_out)

@@ -40,9 +40,7 @@ class Minimum:
     converged: NDArray[np.bool_]
 
 
-def minimize(
-    objective: Objective, start: Float64, *, tol: float, max_iter: int, noise: float = 1e-15
-) -> Minimum:
+def minimize(objective: Objective, start: Float64, *, tol: float, max_iter: int, noise: float = 1e-15) -> Minimum:
     """Minimise B convex functions of P variables.
 
     Args:

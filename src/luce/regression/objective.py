@@ -8,7 +8,9 @@ Shapes: N rows, D features, K classes, B problems.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from luce import _native
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
+_RUNS = 8
+_WORTH_A_THREAD = 20_000_000  # multiply-adds of half a pass: below, starting threads costs more than they save
 _BLOCK_BYTES = 1 << 21  # a block of rows and its logits stay in the second-level cache
 
 
@@ -31,7 +35,7 @@ class Rows:
         weight: (N, B), the weight of each row in each problem; each column sums to one.
         center: (D,) float64, the point that the biases refer to.
         n_classes: K.
-        n_threads: threads of the row kernel.
+        n_threads: threads that share the rows of a pass.
     """
 
     features: NDArray[np.generic]
@@ -57,6 +61,12 @@ class Rows:
         row = (self.features.shape[1] + 2 * self.n_problems * self.n_classes) * itemsize
         step = max(64, _BLOCK_BYTES // row)
         return [slice(i, min(i + step, len(self.target))) for i in range(0, len(self.target), step)]
+
+    def runs(self) -> list[list[slice]]:
+        """The blocks in a few runs, the same for any number of threads, so that threads change no result."""
+        blocks = self.blocks()
+        size = -(-len(blocks) // _RUNS)
+        return [blocks[i : i + size] for i in range(0, len(blocks), size)]
 
 
 def mean_and_deviation(features: NDArray[np.generic], weight: Float64) -> tuple[Float64, Float64]:
@@ -103,12 +113,27 @@ def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64,
     Returns:
         Loss (B,), gradient in weights (B, K, D), gradient in bias (B, K), all float64.
     """
-    n_problems, n_classes = rows.n_problems, rows.n_classes
     matrix, offset = _affine(rows, weights, bias)
+    runs = [partial(_pass, rows, run, matrix, offset) for run in rows.runs()]
+    if rows.n_threads > 1 and len(rows.target) * matrix.size > _WORTH_A_THREAD:
+        with ThreadPoolExecutor(rows.n_threads) as pool:
+            parts = list(pool.map(lambda run: run(), runs))
+    else:
+        parts = [run() for run in runs]
+    loss, grad, grad_bias = (sum(part[i] for part in parts[1:]) + parts[0][i] for i in range(3))
+    raw = grad - np.outer(grad_bias, rows.center)
+    return loss, raw.reshape(weights.shape), grad_bias.reshape(bias.shape)
+
+
+def _pass(
+    rows: Rows, blocks: list[slice], matrix: NDArray[np.floating], offset: NDArray[np.floating]
+) -> tuple[Float64, Float64, Float64]:
+    """Loss (B,), gradient (B K, D) of the raw features and (B K,) of some of the rows."""
+    n_problems, n_classes = rows.n_problems, rows.n_classes
     loss = np.zeros(n_problems)
     grad = np.zeros(matrix.shape, rows.dtype)
     grad_bias = np.zeros(len(offset))
-    for block in rows.blocks():
+    for block in blocks:
         x = _floats(rows, block)
         z = x @ matrix.T
         z += offset
@@ -119,13 +144,11 @@ def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64,
             value,
             z.reshape(-1, n_classes),
             np.ascontiguousarray(rows.weight[block], rows.dtype).reshape(-1),
-            n_threads=rows.n_threads,
         )
         loss += value.reshape(-1, n_problems).sum(0, dtype=np.float64)
         grad_bias += z.sum(0, dtype=np.float64)
         grad += z.T @ x
-    raw = grad.astype(np.float64) - np.outer(grad_bias, rows.center)
-    return loss, raw.reshape(weights.shape), grad_bias.reshape(bias.shape)
+    return loss, grad.astype(np.float64), grad_bias
 
 
 def _affine(rows: Rows, weights: Float64, bias: Float64) -> tuple[NDArray[np.floating], NDArray[np.floating]]:

@@ -7,13 +7,19 @@ few steps whatever the units of the features.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from luce.regression import lbfgs
 from luce.regression.objective import Float64, Rows, logits, loss_and_grad
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,27 @@ class Solution:
         return self.weights, self.bias
 
 
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def one_blas_thread(function: F) -> F:
+    """Run a function with a single-threaded BLAS.
+
+    The products of a pass are small, and the rows are shared among our own threads. BLAS threads that wait for each
+    other at every product make a fit several times slower as soon as another process wants a core.
+    """
+
+    @functools.wraps(function)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        with _blas().limit(limits=1, user_api="blas"):
+            return function(*args, **kwargs)
+
+    return limited  # type: ignore[return-value]  # it has the signature of the function it wraps
+
+
+@one_blas_thread
 def solve(
     rows: Rows,
     penalty: Penalty,
@@ -105,6 +132,7 @@ def solve(
     return Solution(weights, bias, minimum.value, minimum.n_iter, minimum.converged, relative)
 
 
+@one_blas_thread
 def gap_bound(rows: Rows, penalty: Penalty, solution: Solution) -> float:
     """Upper bound on objective minus minimum, for one problem, from a point of the dual.
 
@@ -144,7 +172,7 @@ def gap_bound(rows: Rows, penalty: Penalty, solution: Solution) -> float:
 
 
 def _weighted_sum(rows: Rows, residual: Float64) -> Float64:
-    """sum over rows of residual (N, K) times centred features (N, D): (K, D), float64."""
+    """Sum over rows of residual (N, K) times centred features (N, D): (K, D), float64."""
     total = np.zeros((rows.n_classes, rows.features.shape[1]))
     for block in rows.blocks():
         total += residual[block].T @ (np.asarray(rows.features[block], np.float64) - rows.center)

@@ -142,9 +142,7 @@ def how_trained(card: Card) -> list[tuple[str, Any]]:
         name += f", licence {backbone['licence']}"
     if backbone.get("sha256"):
         name += f", SHA-256 {str(backbone['sha256'])[:16]}…"
-    fit = {"crop": f"centre crop of {spec.crop:.1%}", "squash": "the whole picture", "pad": "padded"}[
-        spec.fit
-    ]
+    fit = {"crop": f"centre crop of {spec.crop:.1%}", "squash": "the whole picture", "pad": "padded"}[spec.fit]
     rows: list[tuple[str, Any]] = [
         ("Data", training.get("data", "")),
         ("Features", f"{backbone['n_features']:,} from {name}"),

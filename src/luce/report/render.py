@@ -82,9 +82,7 @@ def render(report: Report) -> str:
         ValueError: a bin with pictures lacks its values, or a per-class row is missing.
     """
     if report.per_class and [row.name for row in report.per_class] != list(report.confusion.classes):
-        raise ValueError(
-            "render: per_class must have one row for each class of the confusion matrix, in its order"
-        )
+        raise ValueError("render: per_class must have one row for each class of the confusion matrix, in its order")
     template = _environment().get_template("report.html.jinja")
     page = template.render(
         _assets() | _confusion(report),

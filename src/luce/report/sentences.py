@@ -63,9 +63,7 @@ def _says_eighty_fairly(report: Report) -> bool:
 def _excess(bins: Sequence[Bin]) -> float:
     """Mean confidence minus the share that was right."""
     full = [(b.count, b.confidence, b.accuracy) for b in bins if b.count]
-    total = sum(
-        count * (confidence or 0.0) - count * (accuracy or 0.0) for count, confidence, accuracy in full
-    )
+    total = sum(count * (confidence or 0.0) - count * (accuracy or 0.0) for count, confidence, accuracy in full)
     return total / max(sum(count for count, _, _ in full), 1)
 
 

@@ -64,9 +64,7 @@ def _frame() -> list[Markup]:
         x, y = _n(_x(tick / 100)), _n(_y(tick / 100))
         parts += [
             Markup('<path class="grid" d="M{} {}V{}M{} {}H{}"/>').format(x, top, bottom, left, y, right),
-            Markup('<text x="{}" y="{}" text-anchor="end" dy=".35em">{}</text>').format(
-                left - 7, y, f"{tick} %"
-            ),
+            Markup('<text x="{}" y="{}" text-anchor="end" dy=".35em">{}</text>').format(left - 7, y, f"{tick} %"),
             Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(x, bottom + 19, f"{tick} %"),
         ]
     middle = _y(0.5)
@@ -75,9 +73,9 @@ def _frame() -> list[Markup]:
         _text(_x(0.04), _y(0.94), "right more often than it says", "hint"),
         _text(_x(0.97), _y(0.04), "right less often than it says", "hint end"),
         _text(_x(0.5), bottom + 40, "what it says (confidence)", "axis mid"),
-        Markup(
-            '<text class="axis mid" transform="translate(16 {}) rotate(-90)">how often it is right</text>'
-        ).format(_n(middle)),
+        Markup('<text class="axis mid" transform="translate(16 {}) rotate(-90)">how often it is right</text>').format(
+            _n(middle)
+        ),
     ]
     return parts
 
@@ -171,9 +169,7 @@ def recall_bar(value: float | None, low: float | None, high: float | None) -> Ma
     if low is not None and high is not None:
         a, b = _n(120 * low), _n(120 * high)
         parts.append(Markup('<path class="whisker" d="M{} 4V12M{} 8H{}M{} 4V12"/>').format(a, a, b, b))
-    return Markup('<svg class="recall" viewBox="-1 0 122 16" aria-hidden="true">{}</svg>').format(
-        _join(parts)
-    )
+    return Markup('<svg class="recall" viewBox="-1 0 122 16" aria-hidden="true">{}</svg>').format(_join(parts))
 
 
 def shades(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -222,14 +218,10 @@ def heat_grid(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
             ),
         ]
     parts += [
-        Markup('<text class="axis mid" transform="translate(14 {}) rotate(-90)">truth</text>').format(
-            10 + side // 2
-        ),
+        Markup('<text class="axis mid" transform="translate(14 {}) rotate(-90)">truth</text>').format(10 + side // 2),
         _text(margin + side / 2, side + 160, "predicted", "axis mid"),
     ]
-    name = (
-        f"Confusion matrix of {len(classes):,} classes; the table below lists the pairs confused most often."
-    )
+    name = f"Confusion matrix of {len(classes):,} classes; the table below lists the pairs confused most often."
     return _svg(margin + side + 10, side + 170, "heatmap", parts, name=name)
 
 

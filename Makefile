@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# An editable install knows the modules that there were when it was made: a new one makes it anew.
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*) $(shell find src -name '*.py' -newer .venv/.core 2>/dev/null)
+# An editable install knows the modules that there were when it was made: a changed folder makes it anew.
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*) $(shell find src -type d ! -name __pycache__ -newer .venv/.core 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint format bench docs clean

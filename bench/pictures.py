@@ -85,7 +85,7 @@ def train(photos: Path, folder: str) -> tuple[float, dict[str, object]]:
     """Whole process: wall seconds and what `--json` says."""
     luce = Path(sys.executable).with_name("luce")
     environment = os.environ | {"LUCE_CACHE": f"{folder}/cache"}
-    command = [luce, "train", photos, "-o", f"{folder}/model.onnx", "--json", "--quiet"]
+    command = [str(luce), "train", str(photos), "-o", f"{folder}/model.onnx", "--json", "--quiet"]
     began = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return time.perf_counter() - began, json.loads(done.stdout)

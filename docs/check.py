@@ -1,4 +1,4 @@
-"""Keep the documents true: `python docs/check.py` fails when one has gone stale, `--write` renews the generated ones."""
+"""Keep the documents true: `python docs/check.py` fails when one is stale, `--write` renews the generated ones."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from luce.cli import main
@@ -25,7 +26,8 @@ def draw_a_digit(path: Path) -> None:
     """Save one handwritten digit as a picture file, as if it came from a camera."""
     digits = open_dataset("digits")
     row = next(i for i in range(len(digits)) if digits.classes[digits.labels[i]] == "7")
-    Image.fromarray(digits.pictures[row]).resize((128, 128), Image.Resampling.NEAREST).save(path)
+    pixels = np.asarray(digits.pictures[row])
+    Image.fromarray(pixels).resize((128, 128), Image.Resampling.NEAREST).save(path)
 
 
 if __name__ == "__main__":

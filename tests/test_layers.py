@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "luce"
-LAYERS = ["errors", "threads", "paths", "files", "seal", "parallel", "arrays", "links", "losses", "regression", "calibration", "metrics", "images", "datasets", "backbones", "model_file", "classifier", "training", "report", "plots", "torch", "cli", "web"]
+LAYERS = [
+    "errors", "threads", "paths", "files", "seal", "parallel", "arrays", "links", "losses", "regression", "calibration",
+    "metrics", "images", "datasets", "backbones", "model_file", "evaluation", "classifier", "training", "report",
+    "plots", "torch", "cli", "web",
+]  # fmt: skip
 HEAVY = (
     "onnx",
     "onnxruntime",

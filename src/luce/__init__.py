@@ -15,9 +15,10 @@ from luce.links import log_softmax, logsumexp, softmax
 from luce.losses import cross_entropy
 
 if TYPE_CHECKING:
-    from luce.classifier import Evaluation, ImageClassifier, Prediction
+    from luce.classifier import ImageClassifier, Prediction
     from luce.classifier import load_classifier as load
     from luce.datasets import Dataset, open_dataset
+    from luce.evaluation import Evaluation
     from luce.regression.estimator import SoftmaxRegression
     from luce.training import train
 
@@ -48,7 +49,7 @@ __all__ = [
 
 _LAZY = {
     "Dataset": ("luce.datasets", "Dataset"),
-    "Evaluation": ("luce.classifier", "Evaluation"),
+    "Evaluation": ("luce.evaluation", "Evaluation"),
     "ImageClassifier": ("luce.classifier", "ImageClassifier"),
     "Prediction": ("luce.classifier", "Prediction"),
     "SoftmaxRegression": ("luce.regression.estimator", "SoftmaxRegression"),

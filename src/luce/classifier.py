@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from luce import model_file
 from luce.backbones.session import Session, open_session, run
-from luce.datasets import Dataset, Problem, open_dataset
+from luce.datasets import Dataset, open_dataset
 from luce.errors import DataError, ImageError, ModelError
+from luce.evaluation import Evaluation, evaluate_logits, join_by_name, unreadable
 from luce.images import MAX_PIXELS, Source, load
-from luce.links import softmax
-from luce.metrics import Metrics, measure
 from luce.model_file import Card
 from luce.parallel import map_chunks
 from luce.threads import default_threads
@@ -50,29 +49,6 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """How a classifier does on pictures with known classes.
-
-    Attributes:
-        metrics: accuracy, NLL, Brier, calibration error, with intervals.
-        classes: the K names.
-        target: (N,) class ids.
-        probabilities: (N, K) float32.
-        identifiers: (N,) paths, or names of rows.
-        sources: (N,) the pictures themselves, for thumbnails.
-        problems: what was left out, and why.
-    """
-
-    metrics: Metrics
-    classes: tuple[str, ...]
-    target: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    identifiers: tuple[str, ...]
-    sources: tuple[Source, ...] = field(repr=False)
-    problems: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True)
 class ImageClassifier:
     """A trained classifier, an immutable value. `luce.train` and `luce.load` make it.
 
@@ -96,8 +72,10 @@ class ImageClassifier:
         """Divides the logits; fitted after training."""
         return self.card.temperature
 
-    @overload
-    def predict(self, sources: Source, *, top: int = 5, n_threads: int | None = None) -> Prediction: ...
+    @overload  # a str is also a sequence of str, and a single picture all the same
+    def predict(  # type: ignore[overload-overlap]
+        self, sources: Source, *, top: int = 5, n_threads: int | None = None
+    ) -> Prediction: ...
     @overload
     def predict(self, sources: Sequence[Source], *, top: int = 5, n_threads: int | None = None) -> list[Prediction]: ...
     def predict(
@@ -117,7 +95,7 @@ class ImageClassifier:
             ImageError: a picture cannot be used. `predict_each` goes on past such pictures instead.
         """
         single = not isinstance(sources, list | tuple)
-        many: Sequence[Any] = [sources] if single else sources  # type: ignore[list-item]
+        many: Any = [sources] if single else sources
         results = []
         for result in self.predict_each(many, top=top, n_threads=n_threads):
             if isinstance(result, ImageError):
@@ -196,25 +174,28 @@ class ImageClassifier:
             DataError: nothing is left to measure.
         """
         dataset = open_dataset(data, progress=progress).held_out()
-        kept, target, problems = join_by_name(dataset, self.classes)
+        dataset, target, problems = join_by_name(dataset, self.classes)
         logits: list[NDArray[np.float32]] = []
         readable: list[int] = []
-        sources = dataset.sources
-        results = self._rows((sources[i] for i in kept), n_threads, MAX_PIXELS)
-        for i, (_, row) in zip(range(len(kept)), results, strict=True):
+        results = self._rows(dataset.sources, n_threads, MAX_PIXELS)
+        for i, (_, row) in enumerate(results):
             if isinstance(row, ImageError):
-                problems.append(unreadable(dataset, int(kept[i]), row))
+                problems.append(unreadable(dataset, i, row))
             else:
                 logits.append(row[0])
                 readable.append(i)
             if progress is not None:
-                progress("Classifying", i + 1, len(kept))
+                progress("Classifying", i + 1, len(dataset))
         if not readable:
             raise DataError(f"{dataset.name}: no readable picture of a class this model knows")
-        z, y = np.array(logits, np.float64), target[readable]
-        rows = [int(kept[i]) for i in readable]
-        metrics = measure(z, y, temperature=self.temperature)
-        return make_evaluation(metrics, self.classes, y, z, self.temperature, dataset, rows, problems)
+        return evaluate_logits(
+            np.array(logits, np.float64),
+            target[readable],
+            dataset.take(readable),
+            self.classes,
+            temperature=self.temperature,
+            problems=problems,
+        )
 
     def verify(self) -> float:
         """Replay the golden vectors.
@@ -305,55 +286,6 @@ def load_classifier(path: str | os.PathLike[str]) -> ImageClassifier:
         ModelError: damaged, foreign, made by a newer version, or not to be read; the message says which.
     """
     return ImageClassifier(*model_file.read(path))
-
-
-def join_by_name(
-    dataset: Dataset, classes: Sequence[str]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Problem]]:
-    """Rows of the data set whose class the model knows, their ids in the model's order, and what does not match."""
-    position = {name: k for k, name in enumerate(classes)}
-    ids = np.array([position.get(name, -1) for name in dataset.classes], np.int64)
-    target = ids[dataset.labels]
-    problems = list(dataset.problems)
-    for name, k in zip(dataset.classes, ids, strict=True):
-        if k < 0:
-            n = int(np.sum(dataset.labels == dataset.classes.index(name)))
-            reason = f"the model does not know this class; its {n} pictures are left out"
-            problems.append(Problem("unknown-class", "", reason, name))
-    for name in classes:
-        if name not in dataset.classes:
-            problems.append(Problem("missing-class", "", "the data has no picture of this class", name))
-    kept = np.flatnonzero(target >= 0)
-    return kept, target[kept], problems
-
-
-def unreadable(dataset: Dataset, row: int, error: ImageError) -> Problem:
-    """The problem that a picture of the data set cannot be read."""
-    return Problem("unreadable", dataset.identifier(row), error.reason, dataset.classes[dataset.labels[row]])
-
-
-def make_evaluation(
-    metrics: Metrics,
-    classes: tuple[str, ...],
-    target: NDArray[np.int64],
-    logits: NDArray[np.float64],
-    temperature: float,
-    dataset: Dataset,
-    rows: Sequence[int],
-    problems: Sequence[Problem],
-) -> Evaluation:
-    """Put an evaluation together from logits (N, K) of the given rows of the data set."""
-    probabilities = softmax(logits / temperature).astype(np.float32)
-    sources = dataset.sources
-    return Evaluation(
-        metrics,
-        classes,
-        target,
-        probabilities,
-        tuple(dataset.identifier(i) for i in rows),
-        tuple(sources[i] for i in rows),
-        tuple(problems),
-    )
 
 
 def _name(source: Source) -> str:

@@ -7,6 +7,7 @@ first. Shapes: N rows, K classes. Intervals are 95 %.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +73,14 @@ class Metrics:
     bins: tuple[Bin, ...]
     bins_uncalibrated: tuple[Bin, ...]
     confusion: NDArray[np.int64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures for JSON: `n_test`; accuracy, nll, brier and ece, each also with `_low` and `_high`."""
+        figures: dict[str, Any] = {"n_test": self.n}
+        for name in ("accuracy", "nll", "brier", "ece", "nll_uncalibrated", "ece_uncalibrated"):
+            estimate: Estimate = getattr(self, name)
+            figures |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        return figures
 
 
 def wilson(successes: float, n: float) -> tuple[float, float]:

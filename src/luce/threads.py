@@ -61,7 +61,7 @@ def _up_to(root: Path, group: str) -> list[Path]:
 
 
 def _v2_limit(folder: Path) -> float | None:
-    return _ratio(*(_text(folder / "cpu.max").split() + ["", ""])[:2])
+    return _ratio(*[*_text(folder / "cpu.max").split(), "", ""][:2])
 
 
 def _v1_limit(folder: Path) -> float | None:

@@ -39,6 +39,11 @@ class Temperature:
     nll_after: float
     note: str = ""
 
+    @property
+    def fitted(self) -> bool:
+        """Whether there was enough data to fit it."""
+        return self.n_rows >= MIN_ROWS
+
 
 def fit_temperature(logits: Float64, target: NDArray[np.int64], weight: Float64 | None = None) -> Temperature:
     """Find the temperature with the least negative log-likelihood.

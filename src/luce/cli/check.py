@@ -50,9 +50,8 @@ def check(
     print(f"Pictures     {found.n_pictures:,}, {found.n_readable:,} readable")
     if found.sizes:
         width, height = found.sizes["median"]
-        print(
-            f"Sizes        median {width} x {height}, sides {found.sizes['least_side']:,} … {found.sizes['greatest_side']:,}"
-        )
+        least, greatest = found.sizes["least_side"], found.sizes["greatest_side"]
+        print(f"Sizes        median {width} x {height}, sides {least:,} … {greatest:,}")
     print(f"Formats      {', '.join(f'{n:,} {name}' for name, n in found.formats.items()) or 'none'}")
     print("Classes      " + ", ".join(f"{name} {n:,}" for name, n in found.per_class.items()))
     kinds = Counter(problem.kind for problem in found.problems)

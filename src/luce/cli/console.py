@@ -7,9 +7,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from luce.metrics import Estimate, Metrics
 
 _PLAIN_SECONDS = 5.0  # between two plain lines of the same stage
 
@@ -88,20 +91,19 @@ def reporter(*, quiet: bool) -> Iterator[Reporter]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        rate = TextColumn("{task.speed:,.0f}/s", table_column=None)
         columns = (
             TextColumn("{task.description:<20}"),
             BarColumn(),
             MofNCompleteColumn(),
-            _Rate(rate),
+            _rate_column(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield _Bars(progress)
 
 
-def _Rate(column: Any) -> Any:
-    """A column that stays empty until the rate is known."""
+def _rate_column() -> Any:
+    """A column with the pictures per second, empty until they are known."""
     from rich.progress import ProgressColumn, Task
     from rich.text import Text
 
@@ -134,6 +136,21 @@ def named_numbers(option: str, text: str) -> dict[str, float]:
         if not equals or not name.strip():
             raise ValueError(f"{option}: expected NAME=NUMBER,NAME=NUMBER, got {part!r}")
     return values
+
+
+def print_metrics(metrics: Metrics, temperature: float, pictures: str) -> None:
+    """The figures of an evaluation, with their 95 % intervals, for people."""
+    m = metrics
+    print(f"Accuracy     {_with_interval(m.accuracy)} on {m.n:,} {pictures}")
+    print(
+        f"Calibration  error {_with_interval(m.ece)}; {percent(m.ece_uncalibrated.value)} before, "
+        f"temperature {temperature:.3f}"
+    )
+    print(f"NLL          {m.nll.value:.4f}   Brier {m.brier.value:.4f}")
+
+
+def _with_interval(estimate: Estimate) -> str:
+    return f"{percent(estimate.value)}  ({percent(estimate.low)} … {percent(estimate.high)}, 95 % interval)"
 
 
 def percent(value: float) -> str:

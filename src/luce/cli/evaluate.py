@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from luce.cli.console import Json, Quiet, Threads, percent, print_json, reporter
+from luce.cli.console import Json, Quiet, Threads, print_json, print_metrics, reporter
 
 
 def evaluate(
@@ -37,7 +37,6 @@ def evaluate(
     """
     from luce.classifier import load_classifier
     from luce.files import check_writable, write_atomically
-    from luce.training import summary
 
     if report is not None:
         check_writable(report)
@@ -50,7 +49,7 @@ def evaluate(
 
             write_atomically(report, evaluation_report(classifier, result))
     if json:
-        figures = summary(result) | {
+        figures = result.metrics.to_dict() | {
             "temperature": classifier.temperature,
             "classes": list(classifier.classes),
             "n_train": classifier.card.training.get("n_train"),
@@ -59,16 +58,7 @@ def evaluate(
         }
         print_json(figures)
         return 0
-    m = result.metrics
-    print(
-        f"Accuracy     {percent(m.accuracy.value)}  ({percent(m.accuracy.low)} … {percent(m.accuracy.high)}, 95 % interval) "
-        f"on {m.n:,} pictures"
-    )
-    print(
-        f"Calibration  error {percent(m.ece.value)} ({percent(m.ece.low)} … {percent(m.ece.high)}), "
-        f"{percent(m.ece_uncalibrated.value)} without temperature"
-    )
-    print(f"NLL          {m.nll.value:.4f}   Brier {m.brier.value:.4f}")
+    print_metrics(result.metrics, classifier.temperature, "pictures")
     for problem in result.problems[:10]:
         print(f"Data         {problem.kind}: {problem.path or problem.class_name}: {problem.reason}")
     if len(result.problems) > 10:

@@ -17,24 +17,20 @@ def show(model: Path, /, *, json: Json = False) -> int:
     """
     from luce.model_file import read
 
-    data, card = read(model)
+    content, card = read(model)
     if json:
         print_json(json_module.loads(card.to_json()))
         return 0
     spec, training, backbone = card.preparation, card.training, card.backbone
-    print(f"File         {model} ({len(data) / 1e6:.1f} MB), made by luce {training.get('luce_version', '?')}")
+    print(f"File         {model} ({len(content) / 1e6:.1f} MB), made by luce {training.get('luce_version', '?')}")
     print(f"Classes      {len(card.classes)}: {', '.join(card.classes[:12])}{', …' if len(card.classes) > 12 else ''}")
     print(f"Pictures     {spec.fit} to {spec.width} x {spec.height}, {spec.filter}, {spec.mode}")
     name = "none, the pixels themselves" if backbone["name"] == "none" else backbone["name"]
     licence = f", {backbone['licence']}" if backbone.get("licence") else ""
     print(f"Backbone     {name}{licence}; {backbone['n_features']:,} features")
-    print(
-        f"Temperature  {card.temperature:.4f}"
-        + (f"  {card.calibration['note']}" if card.calibration.get("note") else "")
-    )
-    print(
-        f"Trained on   {training.get('data', '?')}, {training.get('n_train', 0):,} pictures, seed {training.get('seed', '?')}"
-    )
+    print(f"Temperature  {card.temperature:.4f}  {card.calibration.get('note') or ''}".rstrip())
+    data, n_train, seed = training.get("data", "?"), training.get("n_train", 0), training.get("seed", "?")
+    print(f"Trained on   {data}, {n_train:,} pictures, seed {seed}")
     if metrics := training.get("metrics"):
         print(
             f"Held out     accuracy {100 * metrics['accuracy']:.1f} % ({100 * metrics['accuracy_low']:.1f} … "

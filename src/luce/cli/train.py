@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from luce.cli.console import Json, Quiet, Threads, named_numbers, percent, print_json, reporter
+from luce.cli.console import Json, Quiet, Threads, named_numbers, print_json, print_metrics, reporter
 
 
 def train(
@@ -105,12 +105,10 @@ def _prior(text: str) -> Any:
 
 
 def _figures(result: Any) -> dict[str, Any]:
-    from luce.training import summary
-
     names = ("accuracy", "accuracy_low", "accuracy_high", "nll", "brier", "ece", "ece_uncalibrated")
     figures = dict.fromkeys(names) | {"n_test": 0}
     if result.evaluation is not None:
-        figures |= summary(result.evaluation)
+        figures |= result.evaluation.metrics.to_dict()
     return figures | {
         "temperature": result.classifier.temperature,
         "classes": list(result.classifier.classes),
@@ -124,16 +122,7 @@ def _figures(result: Any) -> dict[str, Any]:
 def _print_summary(result: Any, output: Path | None, report: Path | None) -> None:
     classifier = result.classifier
     if result.evaluation is not None:
-        m = result.evaluation.metrics
-        print(
-            f"Accuracy     {percent(m.accuracy.value)}  ({percent(m.accuracy.low)} … {percent(m.accuracy.high)}, 95 % interval) "
-            f"on {m.n:,} held-out pictures"
-        )
-        print(
-            f"Calibration  error {percent(m.ece.value)}, {percent(m.ece_uncalibrated.value)} before; "
-            f"temperature {classifier.temperature:.3f}"
-        )
-        print(f"NLL          {m.nll.value:.4f}   Brier {m.brier.value:.4f}")
+        print_metrics(result.evaluation.metrics, classifier.temperature, "held-out pictures")
     kinds = Counter(problem.kind for problem in result.problems)
     if kinds:
         listed = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))

@@ -1,4 +1,4 @@
-"""`luce verify`: is the model file whole, and does it compute here what it computed at training?"""
+"""`luce verify`: whether the model file is whole and computes here what it computed at training."""
 
 from __future__ import annotations
 

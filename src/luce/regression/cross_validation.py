@@ -30,11 +30,13 @@ class Choice:
         strength: the chosen penalty strength.
         path: (strength, mean out-of-fold negative log-likelihood) for every strength tried.
         logits: (N, K) float64 out-of-fold logits at the chosen strength: row i by the model that did not see it.
+        known: (N,) bool, whether that model saw other rows of the class of row i. The rest do not count.
     """
 
     strength: float
     path: tuple[tuple[float, float], ...]
     logits: Float64
+    known: NDArray[np.bool_]
 
 
 def choose_strength(
@@ -62,6 +64,11 @@ def choose_strength(
     """
     n_folds = int(folds.max()) + 1
     fold_weight = weight[:, None] * (folds[:, None] != np.arange(n_folds))
+    seen = np.array([np.bincount(target, column, minlength=n_classes) > 0 for column in fold_weight.T])
+    known = seen[folds, target]
+    counted = weight * known
+    if not counted.any():
+        raise ValueError("choose_strength: each class lies in one fold, so no fold can be predicted from the others")
     fold_weight /= fold_weight.sum(axis=0)
     center, deviation = mean_and_deviation(features, weight / weight.sum())
     rows = Rows(features, target, fold_weight, center, n_classes, n_threads)
@@ -73,7 +80,7 @@ def choose_strength(
         solution = solve(rows, Penalty(strength, scale), deviation, start=start, tol=_PATH_TOL)
         start = solution.start
         held_out = logits(rows, solution.weights, solution.bias)[every, folds].astype(np.float64)
-        loss = float(np.average(-log_softmax(held_out)[every, target], weights=weight))
+        loss = float(np.average(-log_softmax(held_out)[every, target], weights=counted))
         path.append((strength, loss))
         if progress is not None:
             progress(len(path), len(strengths))
@@ -88,4 +95,4 @@ def choose_strength(
     held_out = logits(rows, solution.weights, solution.bias)[every, folds].astype(np.float64)
     if progress is not None:
         progress(len(strengths), len(strengths))
-    return Choice(best[0], tuple(path), held_out)
+    return Choice(best[0], tuple(path), held_out, known)

@@ -93,24 +93,25 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         if not self.C > 0:
             raise ValueError(f"SoftmaxRegression: C must be positive, got {self.C!r}")
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.uint8], order="C")
+        features: NDArray[Any]
+        features, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.uint8], order="C")
         check_classification_targets(y)
         self.classes_, target = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"SoftmaxRegression needs samples of at least 2 classes; the data holds one class: {self.classes_[0]!r}"
             )
-        weight = np.array(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+        weight = np.array(_check_sample_weight(sample_weight, features, dtype=np.float64, ensure_non_negative=True))
         per_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=sample_weight)
         weight *= per_class[target]
         total = float(weight.sum())
         if not total > 0:
             raise ValueError("SoftmaxRegression: every sample has weight 0")
         weight /= total
-        center, deviation = mean_and_deviation(X, weight)
+        center, deviation = mean_and_deviation(features, weight)
         n_threads = default_threads() if self.n_threads is None else self.n_threads
-        rows = Rows(X, target.astype(np.int64), weight[:, None], center, len(self.classes_), n_threads)
-        scale = np.where(deviation > 0, deviation, 1.0) if self.standardize else np.ones(X.shape[1])
+        rows = Rows(features, target.astype(np.int64), weight[:, None], center, len(self.classes_), n_threads)
+        scale = np.where(deviation > 0, deviation, 1.0) if self.standardize else np.ones(features.shape[1])
         penalty = Penalty(1 / (self.C * total), scale)
         solution = solve(rows, penalty, deviation, tol=self.tol, max_iter=self.max_iter)
         self.coef_ = solution.weights[0]

@@ -48,7 +48,7 @@ class Rows:
     @property
     def n_problems(self) -> int:
         """B."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     @property
     def dtype(self) -> type[np.float32] | type[np.float64]:

@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from luce.classifier import Evaluation, ImageClassifier
+from luce.classifier import ImageClassifier
 from luce.datasets import Problem
 from luce.errors import ImageError
+from luce.evaluation import Evaluation
 from luce.images import Source, decode
 from luce.metrics import wilson
 from luce.model_file import Card
 from luce.report.content import ClassScores, Confusion, Mistake, Report, Summary
 from luce.report.render import render
-from luce.training import Training, summary
+from luce.training import Training
 
 _N_MISTAKES = 24
 _N_PROBLEMS = 300
@@ -34,7 +35,7 @@ def training_report(training: Training) -> str:
         n_train=training.n_train,
         seconds=training.seconds,
         temperature=classifier.temperature,
-        **({"n_test": 0} if evaluation is None else summary(evaluation)),
+        **({"n_test": 0} if evaluation is None else evaluation.metrics.to_dict()),
     )
     return render(_report(classifier.card, evaluation, figures, training.problems, held_out=True))
 
@@ -44,7 +45,7 @@ def evaluation_report(classifier: ImageClassifier, evaluation: Evaluation) -> st
     figures = Summary(
         n_train=classifier.card.training.get("n_train"),
         temperature=classifier.temperature,
-        **summary(evaluation),
+        **evaluation.metrics.to_dict(),
     )
     return render(_report(classifier.card, evaluation, figures, evaluation.problems, held_out=False))
 
@@ -106,12 +107,12 @@ def _mistakes(evaluation: Evaluation) -> list[Mistake]:
     wrong = wrong[np.argsort(-p[wrong, predicted[wrong]], kind="stable")][:_N_MISTAKES]
     return [
         Mistake(
-            path=evaluation.identifiers[i],
+            path=evaluation.data.identifier(int(i)),
             truth=evaluation.classes[y[i]],
             predicted=evaluation.classes[predicted[i]],
             probability=float(p[i, predicted[i]]),
             truth_probability=float(p[i, y[i]]),
-            thumbnail=_thumbnail(evaluation.sources[i]),
+            thumbnail=_thumbnail(evaluation.data.pictures[i]),
         )
         for i in wrong
     ]

@@ -42,6 +42,8 @@ class Summary:
     nll_low: float | None = None
     nll_high: float | None = None
     nll_uncalibrated: float | None = None
+    nll_uncalibrated_low: float | None = None
+    nll_uncalibrated_high: float | None = None
     brier: float | None = None
     brier_low: float | None = None
     brier_high: float | None = None

@@ -5,46 +5,27 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luce import model_file
-from luce.backbones import (
-    Backbone,
-    FeatureCache,
-    Features,
-    Session,
-    extract,
-    open_backbone,
-    open_session,
-    run,
-)
-from luce.calibration import Temperature, fit_temperature
-from luce.classifier import Evaluation, ImageClassifier, make_evaluation, unreadable
-from luce.datasets import Dataset, Problem, duplicates, folds, open_dataset, split
-from luce.errors import DataError, ImageError, ModelError
-from luce.images import MAX_PIXELS, decode, load
-from luce.metrics import measure
-from luce.model_file import Card, Golden
+from luce.backbones import Backbone, FeatureCache, Features, Session, extract, open_backbone, open_session
+from luce.classifier import ImageClassifier
+from luce.datasets import Dataset, Problem, duplicates, open_dataset, split
+from luce.errors import DataError, ImageError
+from luce.evaluation import Evaluation, evaluate_logits, unreadable
+from luce.images import MAX_PIXELS, decode
 from luce.paths import cache_dir
-from luce.regression import Penalty, Rows, choose_strength, mean_and_deviation, solve
 from luce.threads import default_threads
+from luce.training.assemble import assemble, make_card
+from luce.training.head import ClassWeight, Prior, Progress, check_names, fit_head
 
 SMALL_SIDE = 32  # pictures up to this size go without a network
-N_FOLDS = 5
 _PROBES = 24  # pictures looked at to tell size and colour
-_DEFAULT_STRENGTH = 0.03  # where there is too little data to choose
-_FINAL_TOL = 1e-6
-_N_GOLDEN = 3
-_HEAD_TOLERANCE = 1e-5
-
-Progress = Callable[[str, int, int], None]
-ClassWeight = Literal["balanced"] | Mapping[str, float] | None
-Prior = Literal["train", "uniform"] | Mapping[str, float]
+_GATHERED_COLUMNS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +51,6 @@ class Training:
         classifier: the result.
         evaluation: on the held-out pictures; `None` when nothing was held out.
         n_train: pictures trained on.
-        n_train_per_class: (K,).
         seconds: wall time.
         problems: everything found in the data.
         n_cached: pictures whose features were known.
@@ -79,21 +59,9 @@ class Training:
     classifier: ImageClassifier
     evaluation: Evaluation | None
     n_train: int
-    n_train_per_class: NDArray[np.int64]
     seconds: float
     problems: tuple[Problem, ...]
     n_cached: int
-
-
-@dataclass(frozen=True)
-class _Head:
-    """A fitted head: logits = features @ weights.T + bias, for raw features."""
-
-    weights: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    strength: float
-    path: tuple[tuple[float, float], ...]
-    temperature: Temperature
 
 
 def fit(
@@ -120,6 +88,7 @@ def fit(
     say = say or (lambda _sentence: None)
     _check(options)
     dataset = open_dataset(data, progress=progress)
+    check_names(dataset.classes, options.class_weight, options.prior)
     backbone = _choose_backbone(dataset, options, progress, say)
     session = open_session(backbone.graph)
     features = _extract(dataset, backbone, session, options, progress, say)
@@ -130,28 +99,62 @@ def fit(
     train, test = parts.train, parts.test
     dataset, train, test = _with_trained_classes(dataset, train, test, problems)
     say(f"{len(train):,} pictures to train on, {len(test):,} held out, {len(dataset.classes)} classes.")
-    head = _fit_head(dataset, features, train, parts.units[train], options, progress)
+    values = _gathered(features.values, np.concatenate([train, test]))
+    train_values, test_values = values[: len(train)], values[len(train) :]
+    to_train, to_measure = dataset.take(train), dataset.take(test)
+    head = fit_head(
+        to_train,
+        train_values,
+        parts.units[train],
+        class_weight=options.class_weight,
+        prior=options.prior,
+        seed=options.seed,
+        n_threads=options.n_threads or default_threads(),
+        progress=progress,
+    )
     if head.temperature.note:
         say(head.temperature.note)
-    logits = _head_logits(head, features.values[test], backbone) if len(test) else None
     evaluation = None
-    if logits is not None:
-        metrics = measure(logits, dataset.labels[test], temperature=head.temperature.value, seed=options.seed)
-        evaluation = make_evaluation(
-            metrics,
+    if len(test):
+        evaluation = evaluate_logits(
+            head.logits(test_values),
+            to_measure.labels,
+            to_measure,
             dataset.classes,
-            dataset.labels[test],
-            logits,
-            head.temperature.value,
-            dataset,
-            test,
-            problems,
+            temperature=head.temperature.value,
+            problems=problems,
+            seed=options.seed,
         )
-    card = _card(dataset, backbone, head, options, evaluation, train, problems)
-    classifier = _assemble(dataset, backbone, head, card, features, test if len(test) else train, options)
-    seconds = time.perf_counter() - began
-    per_class = np.bincount(dataset.labels[train], minlength=len(dataset.classes))
-    return Training(classifier, evaluation, len(train), per_class, seconds, tuple(problems), features.n_cached)
+    card = make_card(to_train, backbone, head, evaluation, problems, _record(options))
+    shown = (to_measure, test_values) if len(test) else (to_train, train_values)
+    classifier = assemble(*shown, backbone, head, card, options.max_pixels)
+    return Training(
+        classifier,
+        evaluation,
+        n_train=len(train),
+        seconds=time.perf_counter() - began,
+        problems=tuple(problems),
+        n_cached=features.n_cached,
+    )
+
+
+def _gathered(values: NDArray[np.generic], order: NDArray[np.int64]) -> NDArray[np.generic]:
+    """Rows of `values` in the given order, in its own memory: the features of many pictures exist only once."""
+    rows = values[: len(order)]
+    for start in range(0, values.shape[1], _GATHERED_COLUMNS):
+        columns = slice(start, start + _GATHERED_COLUMNS)
+        rows[:, columns] = values[order, columns]
+    return rows
+
+
+def _record(options: Options) -> dict[str, Any]:
+    """What the model file says of the options."""
+    weight, prior = options.class_weight, options.prior
+    return {
+        "class_weight": weight if weight is None or isinstance(weight, str) else dict(weight),
+        "prior": prior if isinstance(prior, str) else dict(prior),
+        "seed": options.seed,
+    }
 
 
 def _check(options: Options) -> None:
@@ -161,6 +164,10 @@ def _check(options: Options) -> None:
         raise ValueError(f"max_unreadable must lie in 0 … 1, got {options.max_unreadable}")
     if options.n_threads is not None and options.n_threads < 1:
         raise ValueError(f"n_threads must be at least 1, got {options.n_threads}")
+    if isinstance(options.class_weight, str) and options.class_weight != "balanced":
+        raise ValueError(f"class_weight must be None, 'balanced' or a weight by class, got {options.class_weight!r}")
+    if isinstance(options.prior, str) and options.prior not in ("train", "uniform"):
+        raise ValueError(f"prior must be 'train', 'uniform' or a share by class, got {options.prior!r}")
 
 
 def _choose_backbone(dataset: Dataset, options: Options, progress: Progress, say: Callable[[str], None]) -> Backbone:
@@ -272,208 +279,6 @@ def _with_trained_classes(
     test = test[position[dataset.labels[test]] >= 0]
     labels = np.maximum(position[dataset.labels], 0)  # rows of a class left out are in neither part
     return replace(dataset, classes=tuple(dataset.classes[k] for k in kept), labels=labels), train, test
-
-
-def _fit_head(
-    dataset: Dataset,
-    features: Features,
-    train: NDArray[np.int64],
-    units: NDArray[np.int64],
-    options: Options,
-    progress: Progress,
-) -> _Head:
-    """Choose the penalty by cross-validation, fit, and calibrate on the out-of-fold logits."""
-    n_threads = options.n_threads or default_threads()
-    target = dataset.labels[train]
-    n_classes = len(dataset.classes)
-    values = features.values if len(train) == len(features.values) else features.values[train]
-    class_weight = _class_weights(dataset, target, options.class_weight)
-    weight = class_weight[target] * (1.0 if dataset.weights is None else dataset.weights[train])
-    shift = _prior_shift(dataset, target, weight, options.prior)
-    n_folds = min(N_FOLDS, len(np.unique(units)), int(np.bincount(target).min()))
-    strength, path = _DEFAULT_STRENGTH, ()
-    temperature = fit_temperature(np.zeros((0, n_classes)), target[:0])
-    if n_folds >= 2:
-        fold = folds(target, n_folds, options.seed, units)
-        choice = choose_strength(
-            values,
-            target,
-            weight,
-            fold,
-            n_classes,
-            n_threads=n_threads,
-            progress=lambda done, total: progress("Choosing the penalty", done, total),
-        )
-        strength, path = choice.strength, choice.path
-        stated = np.exp(shift)[target] * weight  # rows weighted to the stated prior
-        temperature = fit_temperature(choice.logits + shift, target, stated)
-    weight = weight / weight.sum()
-    center, deviation = mean_and_deviation(values, weight)
-    rows = Rows(values, target, weight[:, None], center, n_classes, n_threads)
-    scale = np.where(deviation > 0, deviation, 1.0)
-    progress("Fitting", 0, 1)
-    solution = solve(rows, Penalty(strength, scale), deviation, tol=_FINAL_TOL)
-    progress("Fitting", 1, 1)
-    bias = solution.bias[0] - solution.weights[0] @ center + shift
-    return _Head(solution.weights[0], bias - bias.mean(), strength, path, temperature)
-
-
-def _class_weights(dataset: Dataset, target: NDArray[np.int64], wanted: ClassWeight) -> NDArray[np.float64]:
-    """Weight of each class (K,)."""
-    n_classes = len(dataset.classes)
-    if wanted is None:
-        return np.ones(n_classes)
-    if wanted == "balanced":
-        return np.asarray(len(target) / (n_classes * np.bincount(target, minlength=n_classes)))
-    return _by_name("class_weight", dataset.classes, wanted, missing=1.0)
-
-
-def _prior_shift(
-    dataset: Dataset, target: NDArray[np.int64], weight: NDArray[np.float64], prior: Prior
-) -> NDArray[np.float64]:
-    """What to add to the logits so that they follow the stated prior: log(stated / trained with), (K,).
-
-    Weights change the class shares that the model believes in; this takes them back.
-    """
-    n_classes = len(dataset.classes)
-    counts = np.bincount(target, minlength=n_classes).astype(float)
-    trained = np.bincount(target, weight, minlength=n_classes)
-    if prior == "train":
-        stated = counts
-    elif prior == "uniform":
-        stated = np.ones(n_classes)
-    else:
-        stated = _by_name("prior", dataset.classes, prior, missing=None)
-    return np.asarray(np.log(stated / stated.sum()) - np.log(trained / trained.sum()))
-
-
-def _by_name(
-    what: str, classes: tuple[str, ...], values: Mapping[str, float], *, missing: float | None
-) -> NDArray[np.float64]:
-    unknown = [name for name in values if name not in classes]
-    if unknown:
-        raise ValueError(f"{what}: no class {unknown[0]!r}; the classes are {', '.join(classes[:20])}")
-    absent = [name for name in classes if name not in values]
-    if absent and missing is None:
-        raise ValueError(f"{what}: class {absent[0]!r} has no value; every class needs one")
-    out = np.array([values.get(name, missing) for name in classes], float)
-    if not (np.isfinite(out) & (out > 0)).all():
-        raise ValueError(f"{what}: values must be positive numbers, got {dict(values)}")
-    return out
-
-
-def _head_logits(head: _Head, values: NDArray[np.generic], backbone: Backbone) -> NDArray[np.float64]:
-    """Logits (N, K) by the nodes that the model file holds."""
-    graph = model_file.build_head(head.weights, head.bias, head.temperature.value, dtype=backbone.dtype)
-    return run(open_session(graph), values)[0].astype(np.float64)
-
-
-def _assemble(
-    dataset: Dataset,
-    backbone: Backbone,
-    head: _Head,
-    card: Card,
-    features: Features,
-    candidates: NDArray[np.int64],
-    options: Options,
-) -> ImageClassifier:
-    """Build the model file, with golden vectors from pictures it must agree on with the features used above."""
-    plain = ImageClassifier.from_bytes(model_file.build(backbone.graph, head.weights, head.bias, card))
-    graph = model_file.build_head(head.weights, head.bias, head.temperature.value, dtype=backbone.dtype)
-    session = open_session(graph)
-    golden = []
-    sources = dataset.sources
-    for i in np.unique(np.linspace(0, len(candidates) - 1, _N_GOLDEN).astype(int)):
-        row = candidates[i]
-        try:
-            pixels = load(sources[row], backbone.preparation, max_pixels=options.max_pixels)[0]
-        except ImageError:  # vanished since it was read
-            continue
-        probabilities = plain.run(pixels[None])[1][0]
-        expected = run(session, features.values[row : row + 1])[1][0]
-        worst = float(np.abs(probabilities - expected).max())
-        if not worst <= _HEAD_TOLERANCE:
-            raise ModelError(
-                f"{dataset.identifier(int(row))}: the model gives probabilities that differ by {worst:.2g} from those "
-                "it was measured with; the cached features are stale: train again with --no-cache"
-            )
-        golden.append(Golden(pixels, probabilities.astype(np.float32)))
-    data = model_file.build(backbone.graph, head.weights, head.bias, card, golden)
-    return ImageClassifier.from_bytes(data)
-
-
-def _card(
-    dataset: Dataset,
-    backbone: Backbone,
-    head: _Head,
-    options: Options,
-    evaluation: Evaluation | None,
-    train: NDArray[np.int64],
-    problems: list[Problem],
-) -> Card:
-    from luce import __version__
-
-    t = head.temperature
-    fitted = t.n_rows > 0 and not t.note.startswith("Too little")
-    training: dict[str, Any] = {
-        "luce_version": __version__,
-        "data": dataset.name,
-        "n_train": len(train),
-        "n_train_per_class": np.bincount(dataset.labels[train], minlength=len(dataset.classes)).tolist(),
-        "penalty": head.strength,
-        "penalty_path": [list(point) for point in head.path],
-        "class_weight": options.class_weight
-        if options.class_weight in (None, "balanced")
-        else dict(options.class_weight),  # type: ignore[arg-type]
-        "prior": options.prior if isinstance(options.prior, str) else dict(options.prior),
-        "seed": options.seed,
-        "problems": dict(Counter(problem.kind for problem in problems)),
-    }
-    if evaluation is not None:
-        training["metrics"] = summary(evaluation)
-    return Card(
-        classes=dataset.classes,
-        preparation=backbone.preparation,
-        backbone={
-            "name": backbone.name,
-            "sha256": backbone.sha256,
-            "licence": backbone.licence,
-            "n_features": backbone.n_features,
-        },
-        temperature=t.value,
-        calibration={
-            "method": "temperature" if fitted else "none",
-            "n_rows": t.n_rows,
-            "nll_before": t.nll_before if t.n_rows else None,
-            "nll_after": t.nll_after if t.n_rows else None,
-            "note": t.note,
-        },
-        training=training,
-    )
-
-
-def summary(evaluation: Evaluation) -> dict[str, Any]:
-    """The figures of an evaluation, as plain numbers for JSON."""
-    m = evaluation.metrics
-    return {
-        "n_test": m.n,
-        "accuracy": m.accuracy.value,
-        "accuracy_low": m.accuracy.low,
-        "accuracy_high": m.accuracy.high,
-        "nll": m.nll.value,
-        "nll_low": m.nll.low,
-        "nll_high": m.nll.high,
-        "nll_uncalibrated": m.nll_uncalibrated.value,
-        "brier": m.brier.value,
-        "brier_low": m.brier.low,
-        "brier_high": m.brier.high,
-        "ece": m.ece.value,
-        "ece_low": m.ece.low,
-        "ece_high": m.ece.high,
-        "ece_uncalibrated": m.ece_uncalibrated.value,
-        "ece_uncalibrated_low": m.ece_uncalibrated.low,
-        "ece_uncalibrated_high": m.ece_uncalibrated.high,
-    }
 
 
 def train(

@@ -60,7 +60,7 @@ class ImageClassifier:
     """
 
     data: bytes = field(repr=False)
-    card: Card
+    card: Card = field(compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:

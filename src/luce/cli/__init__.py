@@ -5,28 +5,41 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError
 
 from luce import __version__
+from luce.cli import check, evaluate, predict, show, train, verify
+from luce.cli.console import STDIN
 from luce.errors import DataError, ImageError, LuceError, ModelError
 
-STDIN = "\0stdin"  # what a bare "-" becomes: the parser would take it for an option
+EXAMPLES = (
+    ("luce train photos -o pets.onnx", "a folder with one folder of pictures per class"),
+    ("luce predict pets.onnx new/*.jpg", "the classes of new pictures"),
+    ("luce evaluate pets.onnx test-photos", "how good it is on pictures with known classes"),
+)
+_STATUS = "Exit status: 0 done, 1 failed, 2 the command or its data is wrong, 130 interrupted."
+
+
+def _epilogue(examples: Sequence[tuple[str, str]]) -> str:
+    """Examples as a Markdown list."""
+    return "\n".join(["Examples:", "", *(f"- `{command}`  \n  {meaning}" for command, meaning in examples)])
+
 
 app = App(
     name="luce",
     version=f"luce {__version__}",
     help="From pictures to class probabilities you can trust.",
-    help_format="rich",
-    help_epilogue="""Examples:
-  luce train photos -o pets.onnx        a folder with one folder of pictures per class
-  luce predict pets.onnx new/*.jpg      the classes of new pictures
-  luce evaluate pets.onnx test-photos   how good it is on pictures with known classes
-
-`luce COMMAND --help` explains each. Exit status: 0 done, 1 failed, 2 the command or its data is wrong.""",
+    help_format="markdown",
+    help_epilogue=f"{_epilogue(EXAMPLES)}\n\n`luce COMMAND --help` explains each. {_STATUS}",
 )
-for verb in ("train", "predict", "evaluate", "verify", "check", "show"):
-    app.command(f"luce.cli.{verb}:{verb}", name=verb)
+app.command(train.train, help_epilogue=_epilogue(train.EXAMPLES))
+app.command(predict.predict, help_epilogue=_epilogue(predict.EXAMPLES))
+app.command(evaluate.evaluate, help_epilogue=_epilogue(evaluate.EXAMPLES))
+app.command(verify.verify, help_epilogue=_epilogue(verify.EXAMPLES))
+app.command(check.check, help_epilogue=_epilogue(check.EXAMPLES))
+app.command(show.show, help_epilogue=_epilogue(show.EXAMPLES))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done; 1 failed; 2 the command or its data is wrong; 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):  # a file name that is no text here is shown with escapes
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = [STDIN if word == "-" else word for word in (sys.argv[1:] if argv is None else argv)]
     try:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")

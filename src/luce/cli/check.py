@@ -9,6 +9,12 @@ from luce.cli.console import Json, Quiet, Threads, print_json, reporter
 _SHOWN = 10
 
 
+EXAMPLES = (
+    ("luce check photos", "a folder with one folder of pictures per class"),
+    ("luce check labels.csv --json", "everything found, as one JSON object"),
+)
+
+
 def check(
     data: str,
     /,
@@ -22,10 +28,6 @@ def check(
 
     Unreadable files, byte-identical pictures (also under two classes), tiny classes, imbalance, odd sizes, files that
     are no pictures. Nothing is changed. The exit status is 1 when a picture cannot be read.
-
-    Examples:
-      luce check photos
-      luce check labels.csv --json
 
     Args:
         data: Pictures with known classes, in any form that luce train takes.

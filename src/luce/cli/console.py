@@ -14,6 +14,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from luce.metrics import Estimate, Metrics
 
+STDIN = "\0stdin"  # what a bare "-" becomes: the parser would take it for an option
 _PLAIN_SECONDS = 5.0  # between two plain lines of the same stage
 
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", show_default=False)]

@@ -7,6 +7,12 @@ from pathlib import Path
 
 from luce.cli.console import Json, Quiet, Threads, print_json, print_metrics, reporter
 
+EXAMPLES = (
+    ("luce evaluate pets.onnx test-photos", "a folder with one folder of pictures per class"),
+    ("luce evaluate pets.onnx labels.csv --json", "the figures as one JSON object"),
+    ("luce evaluate pets.onnx test-photos --report test.html", "with a report"),
+)
+
 
 def evaluate(
     model: Path,
@@ -21,11 +27,6 @@ def evaluate(
     """Measure a model on pictures with known classes.
 
     Classes are joined by name. Where the data has parts, the test part is measured, else val.
-
-    Examples:
-      luce evaluate pets.onnx test-photos
-      luce evaluate pets.onnx labels.csv --json
-      luce evaluate pets.onnx test-photos --report test.html
 
     Args:
         model: The model file that luce train wrote.

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import csv
+import csv as csv_module
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from luce.cli import STDIN
-from luce.cli.console import Json, Threads, percent, print_json
-from luce.errors import DataError
+from luce.cli.console import STDIN, Json, Quiet, Threads, percent, print_json, reporter
+
+if TYPE_CHECKING:
+    from luce.classifier import Prediction
+    from luce.errors import ImageError
+
+    Result = Prediction | ImageError
+
+EXAMPLES = (
+    ("luce predict pets.onnx photo.jpg", "the classes of one picture"),
+    ("luce predict pets.onnx holiday/ --csv > holiday.csv", "of all pictures in a folder, as a table"),
+    ("find . -name '*.jpg' | luce predict pets.onnx - --json", "of a list of paths, a line of JSON each"),
+)
 
 
 def predict(
@@ -23,15 +33,11 @@ def predict(
     json: Json = False,
     csv: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     threads: Threads = None,
+    quiet: Quiet = False,
 ) -> int:
     """Classify pictures.
 
     A picture that cannot be read is listed with the reason, the others go on; the exit status is then 1.
-
-    Examples:
-      luce predict pets.onnx photo.jpg
-      luce predict pets.onnx holiday/ --csv > holiday.csv
-      find . -name '*.jpg' | luce predict pets.onnx - --json
 
     Args:
         model: The model file that luce train wrote.
@@ -40,6 +46,7 @@ def predict(
         json: Print a line of JSON for each picture: path, class, probability, top; or path, error.
         csv: Print CSV: path, class, probability, error.
         threads: Number of threads; by default one per available core.
+        quiet: No progress bar when the output goes into a file.
     """
     from luce.classifier import load_classifier
     from luce.errors import ImageError
@@ -51,66 +58,71 @@ def predict(
     if top < 1:
         raise ValueError(f"predict: --top must be at least 1, got {top}")
     classifier = load_classifier(model)
-    show = _show_json if json else _CsvTable().show if csv else _show_text
+    show = _show_json if json else _csv_table() if csv else _show_text
+    listed = _listed(paths)
+    bar_wanted = sys.stderr.isatty() and not sys.stdout.isatty() and isinstance(listed, Sequence)
     failed = 0
-    sources, results = _tee(_pictures(paths))
-    for path, result in zip(sources, classifier.predict_each(results, top=top, n_threads=threads), strict=True):
-        error = result.reason if isinstance(result, ImageError) else None
-        failed += error is not None
-        show(path, None if isinstance(result, ImageError) else result, error)
+    with reporter(quiet=quiet or not bar_wanted) as console:
+        for done, result in enumerate(classifier.predict_each(listed, top=top, n_threads=threads), 1):
+            show(result)
+            failed += isinstance(result, ImageError)
+            console.progress("Classifying", done, len(listed) if isinstance(listed, Sequence) else done)
     return 1 if failed else 0
 
 
-def _tee(paths: Iterator[str]) -> tuple[Iterator[str], Iterator[str]]:
-    from itertools import tee
+def _listed(paths: Sequence[str]) -> Sequence[str] | Iterator[str]:
+    """The pictures behind the words of the command line, in their order; lazily if some come from standard input."""
+    pictures = (picture for word in paths for picture in _behind(word))
+    return pictures if STDIN in paths else list(pictures)
 
-    first, second = tee(paths)
-    return first, second
 
-
-def _pictures(paths: tuple[str, ...]) -> Iterator[str]:
-    """The pictures behind the words of the command line, in their order."""
+def _behind(word: str) -> Iterator[str]:
     from luce.datasets.folder import pictures_below
+    from luce.errors import DataError
 
-    for word in paths:
-        if word == STDIN:
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        elif Path(word).is_dir():
-            found = [str(path) for path in pictures_below(Path(word))]
-            if not found:
-                raise DataError(f"{word}: no pictures in this folder")
-            yield from found
-        else:
-            yield word
-
-
-def _show_json(path: str, prediction: Any, error: str | None) -> None:
-    print_json({"path": path, "error": error} if prediction is None else prediction.to_dict())
+    if word == STDIN:
+        yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+    elif Path(word).is_dir():
+        found = pictures_below(word)
+        if not found:
+            raise DataError(f"{word}: no pictures in this folder")
+        yield from map(str, found)
+    else:
+        yield word
 
 
-def _show_text(path: str, prediction: Any, error: str | None) -> None:
-    if prediction is None:
-        print(f"{path}: cannot be read: {error}", file=sys.stderr, flush=True)
+def _show_json(result: Result) -> None:
+    from luce.errors import ImageError
+
+    if isinstance(result, ImageError):
+        print_json({"path": result.path, "error": result.reason})
+    else:
+        print_json(result.to_dict())
+
+
+def _show_text(result: Result) -> None:
+    from luce.errors import ImageError
+
+    if isinstance(result, ImageError):
+        print(f"{result.path}: cannot be read: {result.reason}", file=sys.stderr, flush=True)
         return
-    others = ", ".join(f"{name} {percent(p)}" for name, p in prediction.top[1:] if p >= 0.0005)
-    print(
-        f"{path}: {prediction.class_name} {percent(prediction.probability)}" + (f"   ({others})" if others else ""),
-        flush=True,
-    )
+    others = ", ".join(f"{name} {percent(p)}" for name, p in result.top[1:] if p >= 0.0005)
+    best = f"{result.source}: {result.class_name} {percent(result.probability)}"
+    print(best + (f"   ({others})" if others else ""), flush=True)
 
 
-class _CsvTable:
-    """A header, then a row for each picture."""
+def _csv_table() -> Callable[[Result], None]:
+    """Write a header now; then a row for each picture."""
+    from luce.errors import ImageError
 
-    def __init__(self) -> None:
-        self._writer = csv.writer(sys.stdout, lineterminator="\n")
-        self._writer.writerow(["path", "class", "probability", "error"])
+    writer = csv_module.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "class", "probability", "error"])
 
-    def show(self, path: str, prediction: Any, error: str | None) -> None:
-        row = (
-            [path, "", "", error]
-            if prediction is None
-            else [path, prediction.class_name, repr(prediction.probability), ""]
-        )
-        self._writer.writerow(row)
+    def show(result: Result) -> None:
+        if isinstance(result, ImageError):
+            writer.writerow([result.path, "", "", result.reason])
+        else:
+            writer.writerow([result.source, result.class_name, repr(result.probability), ""])
         sys.stdout.flush()
+
+    return show

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from luce.cli.console import Json, print_json
 
+EXAMPLES = (
+    ("luce show pets.onnx", "a page for people"),
+    ("luce show pets.onnx --json", "everything the file says"),
+)
+
 
 def show(model: Path, /, *, json: Json = False) -> int:
     """Show what is in a model file: classes, preparation, calibration, how it was trained and how good it is.

@@ -10,6 +10,14 @@ from cyclopts import Parameter
 
 from luce.cli.console import Json, Quiet, Threads, named_numbers, print_json, print_metrics, reporter
 
+EXAMPLES = (
+    ("luce train photos -o pets.onnx", "photos/cat/1.jpg, photos/dog/2.jpg, …"),
+    ("luce train labels.csv -o pets.onnx", "columns path,label[,split,group,weight]"),
+    ("luce train digits -o digits.onnx", "also mnist, fashion-mnist, cifar10"),
+    ("luce train photos -o pets.onnx --class-weight balanced", "rare classes count as much as frequent ones"),
+    ("luce train photos -o pets.onnx --backbone hf:owner/repo", "features of another network"),
+)
+
 
 def train(
     data: str,
@@ -34,13 +42,6 @@ def train(
 
     A part of the pictures is held out and measures the result. The penalty of the softmax regression is chosen by
     cross-validation, the temperature is fitted on predictions for pictures that the model did not see.
-
-    Examples:
-      luce train photos -o pets.onnx                       photos/cat/1.jpg, photos/dog/2.jpg, ...
-      luce train labels.csv -o pets.onnx                   columns path,label[,split,group,weight]
-      luce train digits -o digits.onnx                     also: mnist, fashion-mnist, cifar10
-      luce train photos -o pets.onnx --class-weight balanced
-      luce train photos -o pets.onnx --backbone hf:owner/repo
 
     Args:
         data: A folder with one folder of pictures per class (also below train/, val/, test/), a .csv or .tsv table,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from luce.cli.console import Json, print_json
 
+EXAMPLES = (("luce verify pets.onnx", "exit status 0 when all is well"),)
+
 
 def verify(model: Path, /, *, json: Json = False) -> int:
     """Check that a model file is whole and still gives the probabilities it gave at training.

@@ -1,5 +1,5 @@
 """From a data set to a calibrated classifier."""
 
-from luce.training.fit import Options, Training, fit, train
+from luce.training.pipeline import Options, Training, fit, train
 
 __all__ = ["Options", "Training", "fit", "train"]

@@ -14,7 +14,7 @@ COLOURS = {"blue": (60, 70, 160), "green": (60, 160, 70), "red": (170, 60, 60)}
 
 def draw(name: str, rng: np.random.Generator, side: int = 16) -> NDArray[np.uint8]:
     """A picture (side, side, 3) of a class: its colour, more or less of it, under noise."""
-    strength = rng.uniform(0.3, 1.0)
+    strength = rng.uniform(0.0, 0.5)
     pixels = 128 + strength * (np.array(COLOURS[name]) - 128) + rng.normal(0, 50, (side, side, 3))
     return np.clip(pixels, 0, 255).astype(np.uint8)
 

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "luce"
 LAYERS = [
     "errors", "threads", "paths", "files", "seal", "parallel", "arrays", "links", "losses", "regression", "calibration",
     "metrics", "images", "datasets", "backbones", "model_file", "evaluation", "classifier", "training", "report",
-    "plots", "torch", "cli", "web",
+    "plots", "torch", "cli", "web", "__main__",
 ]  # fmt: skip
 HEAVY = (
     "onnx",

@@ -93,12 +93,8 @@ def test_weights_leave_the_probabilities_at_the_stated_prior(tmp_path: Path) -> 
     """Balanced weights tell the fit that classes are equally frequent; the correction takes that back."""
     counts = {"blue": 400, "green": 60, "red": 60}
     folder = draw_folder(tmp_path / "train-me", counts, side=4)
-    fresh = [
-        draw(name, np.random.default_rng(i), 4)
-        for i in range(150)
-        for name, n in counts.items()
-        for _ in [0] * (n // 20)
-    ]
+    rng = np.random.default_rng(1)
+    fresh = [draw(name, rng, 4) for name, n in counts.items() for _ in range(3 * n)]
     means = {}
     for weight in (None, "balanced"):
         options = Options(test_share=0, class_weight=weight, n_threads=1)

@@ -32,6 +32,7 @@ app = App(
     version=f"luce {__version__}",
     help="From pictures to class probabilities you can trust.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` answers it
     help_epilogue=f"{_epilogue(EXAMPLES)}\n\n`luce COMMAND --help` explains each. {_STATUS}",
 )
 app.command(train.train, help_epilogue=_epilogue(train.EXAMPLES))

@@ -155,5 +155,8 @@ def _with_interval(estimate: Estimate) -> str:
 
 
 def percent(value: float) -> str:
-    """93.3 %."""
-    return f"{100 * value:.1f} %"
+    """93.3 %; what only rounds to 100 % or 0 % says so: > 99.9 %, < 0.1 %."""
+    text = f"{100 * value:.1f} %"
+    if value < 1 and text == "100.0 %":
+        return "> 99.9 %"
+    return "< 0.1 %" if value > 0 and text == "0.0 %" else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -32,11 +33,27 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
+def functions_page() -> str:
+    """docs/functions.md with the table of error bounds that the tests read."""
+    sys.path.insert(0, str(ROOT))
+    from tests.tolerances import C
+
+    rows = ["| function | float32 | float64 |", "|---|---|---|"]
+    for name in dict.fromkeys(function for function, _ in C):
+        rows.append(f"| {name} | {C[name, 'float32']:g} | {C[name, 'float64']:g} |")
+    head, mark, rest = (DOCS / "functions.md").read_text().partition("<!-- tolerances: written by `make docs` -->\n")
+    return head + mark + "\n".join(rows) + "\n" + rest[rest.index("<!-- /tolerances -->") :]
+
+
+GENERATED = {"cli.md": cli_page, "functions.md": functions_page}
+
+
 def stale_pages() -> list[str]:
     """Complaints about the generated pages."""
-    page = DOCS / "cli.md"
-    fresh = page.exists() and page.read_text() == cli_page()
-    return [] if fresh else ["docs/cli.md is stale: run `make docs`"]
+    pages = [(DOCS / name, write) for name, write in GENERATED.items()]
+    return [
+        f"docs/{p.name} is stale: run `make docs`" for p, write in pages if not p.exists() or p.read_text() != write()
+    ]
 
 
 def undocumented_names() -> list[str]:
@@ -50,11 +67,11 @@ def undocumented_names() -> list[str]:
 
 def broken_links() -> list[str]:
     """Complaints about links to files that are not there."""
-    import re
-
     found = []
     for page in [*ROOT.glob("*.md"), *DOCS.glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
+        text = page.read_text()
+        links = re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", text) + re.findall(r'(?:src|srcset)="([^":]+)"', text)
+        for target in links:
             if not (page.parent / target).exists():
                 found.append(f"{page.relative_to(ROOT)} links to {target}, which is not there")
     return found
@@ -62,7 +79,8 @@ def broken_links() -> list[str]:
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
-        (DOCS / "cli.md").write_text(cli_page())
+        for name, write in GENERATED.items():
+            (DOCS / name).write_text(write())
     complaints = stale_pages() + undocumented_names() + broken_links()
     print(*complaints, sep="\n", end="\n" if complaints else "")
     sys.exit(bool(complaints))

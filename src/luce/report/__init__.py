@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing else: no network, no script, no other file."""
+"""An evaluation as one HTML page that needs nothing else: no network, no other file."""
 
 from luce.report.collect import evaluation_report, training_report
 from luce.report.content import ClassScores, Confusion, Mistake, Problem, Report, Summary

@@ -21,3 +21,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+/* Paper has nothing to click on. */
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});

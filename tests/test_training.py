@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import luce
 from luce.datasets import Dataset, open_dataset
 from luce.errors import DataError, ModelError
 from luce.training import Options, Training, fit
-from luce.training import pipeline as pipeline_module
+from luce.training.ready import _gathered
 from tests.photos import EVEN, draw, draw_folder
 
 
@@ -117,23 +118,23 @@ def test_another_prior_shifts_the_logits_by_its_logarithm(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("wrong", "message"),
     [
-        (Options(class_weight={"cat": 1.0}), "class_weight: no class 'cat'; the classes are blue, green, red"),
-        (Options(class_weight={"red": -1.0}), "class_weight: values must be positive numbers, got -1.0 for 'red'"),
-        (Options(class_weight="balance"), "class_weight must be None, 'balanced' or a weight by class"),  # type: ignore[arg-type]
-        (Options(prior={"red": 1.0}), "prior: class 'blue' has no share; every class needs one"),
-        (Options(prior="even"), "prior must be 'train', 'uniform' or a share by class, got 'even'"),  # type: ignore[arg-type]
-        (Options(test_share=1.0), "test_share must be at least 0 and below 1, got 1.0"),
-        (Options(max_unreadable=-0.1), "max_unreadable must lie in 0 … 1, got -0.1"),
-        (Options(n_threads=0), "n_threads must be at least 1, got 0"),
-        (Options(backbone="resnet"), "unknown backbone 'resnet': it must be one of none, efficientnet-lite0"),
+        ({"class_weight": {"cat": 1.0}}, "class_weight: no class 'cat'; the classes are blue, green, red"),
+        ({"class_weight": {"red": -1.0}}, "class_weight: values must be positive numbers, got -1.0 for 'red'"),
+        ({"class_weight": "balance"}, "class_weight must be None, 'balanced' or a weight by class"),
+        ({"prior": {"red": 1.0}}, "prior: class 'blue' has no share; every class needs one"),
+        ({"prior": "even"}, "prior must be 'train', 'uniform' or a share by class, got 'even'"),
+        ({"test_share": 1.0}, "test_share must be at least 0 and below 1, got 1.0"),
+        ({"max_unreadable": -0.1}, "max_unreadable must lie in 0 … 1, got -0.1"),
+        ({"n_threads": 0}, "n_threads must be at least 1, got 0"),
+        ({"backbone": "resnet"}, "unknown backbone 'resnet': it must be one of none, efficientnet-lite0"),
     ],
 )
-def test_a_wrong_option_is_refused_before_the_work(photos: Path, options: Options, message: str) -> None:
+def test_a_wrong_option_is_refused_before_the_work(photos: Path, wrong: dict[str, Any], message: str) -> None:
     stages: list[str] = []
     with pytest.raises(ValueError, match=message):
-        fit(photos, options, progress=lambda stage, *_: stages.append(stage))
+        luce.train(photos, **wrong, progress=lambda stage, *_: stages.append(stage))
     assert stages == []
 
 
@@ -289,7 +290,7 @@ def test_rows_are_gathered_in_their_own_memory() -> None:
     values = rng.normal(size=(50, 300)).astype(np.float32)
     order = rng.permutation(50)[:37]
     expected = values[order]
-    rows = pipeline_module._gathered(values, order)
+    rows = _gathered(values, order)
     np.testing.assert_array_equal(rows, expected)
     assert np.shares_memory(rows, values)
 

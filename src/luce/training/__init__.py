@@ -1,5 +1,6 @@
 """From a data set to a calibrated classifier."""
 
-from luce.training.pipeline import Options, Training, fit, train
+from luce.training.options import Options
+from luce.training.pipeline import Training, fit, train
 
 __all__ = ["Options", "Training", "fit", "train"]

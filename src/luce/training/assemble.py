@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from luce.evaluation import Evaluation
 from luce.images import load
 from luce.model_file import Card, Golden
 from luce.training.head import Head
+from luce.training.options import Options
 
 _N_GOLDEN = 3
 _HEAD_TOLERANCE = 1e-5
@@ -29,7 +29,7 @@ def make_card(
     head: Head,
     evaluation: Evaluation | None,
     problems: Sequence[Problem],
-    record: Mapping[str, Any],
+    options: Options,
 ) -> Card:
     """What the model file says of itself.
 
@@ -39,7 +39,7 @@ def make_card(
         head: fitted on these.
         evaluation: on held-out pictures, if any.
         problems: found in the data.
-        record: how the training was asked for.
+        options: how the training was asked for.
     """
     from luce import __version__
 
@@ -52,7 +52,7 @@ def make_card(
         "penalty": head.strength,
         "penalty_path": [list(point) for point in head.path],
         "problems": dict(Counter(problem.kind for problem in problems)),
-        **record,
+        **options.record(),
     }
     if evaluation is not None:
         training["metrics"] = evaluation.metrics.to_dict()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +13,12 @@ from luce.backbones import open_session, run
 from luce.calibration import Temperature, fit_temperature
 from luce.datasets import Dataset, folds
 from luce.regression import Penalty, Rows, choose_strength, mean_and_deviation, solve
+from luce.training.options import ClassWeight, Options, Prior, Progress
 
 N_FOLDS = 5
 _DEFAULT_STRENGTH = 0.03  # where there is too little data to choose
 _FEWEST_ROWS = 10  # with fewer rows cross-validation is noise
 _FINAL_TOL = 1e-6
-
-Progress = Callable[[str, int, int], None]
-ClassWeight = Literal["balanced"] | Mapping[str, float] | None
-Prior = Literal["train", "uniform"] | Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,11 +53,7 @@ def fit_head(
     dataset: Dataset,
     features: NDArray[np.generic],
     units: NDArray[np.int64],
-    *,
-    class_weight: ClassWeight,
-    prior: Prior,
-    seed: int,
-    n_threads: int,
+    options: Options,
     progress: Progress,
 ) -> Head:
     """Choose the penalty by cross-validation, fit, and calibrate on the out-of-fold logits.
@@ -71,16 +62,13 @@ def fit_head(
         dataset: the N pictures to train on; every class has one at least.
         features: (N, D).
         units: (N,) rows with the same number stay in the same fold.
-        class_weight: see `luce.train`.
-        prior: see `luce.train`.
-        seed: of the folds.
-        n_threads: at least 1.
+        options: class weights, prior, seed of the folds, threads.
         progress: called with (stage, done, total).
     """
     target, n_classes = dataset.labels, len(dataset.classes)
-    weight = _class_weights(dataset, class_weight)[target]
+    weight = _class_weights(dataset, options.class_weight)[target]
     weight = weight if dataset.weights is None else weight * dataset.weights
-    shift = _prior_shift(dataset, weight, prior)
+    shift = _prior_shift(dataset, weight, options.prior)
     n_folds = min(N_FOLDS, len(np.unique(units)))
     units_per_class = np.bincount(np.unique(np.stack([target, units]), axis=1)[0])
     strength = _DEFAULT_STRENGTH
@@ -91,9 +79,9 @@ def fit_head(
             features,
             target,
             weight,
-            folds(target, n_folds, seed, units),
+            folds(target, n_folds, options.seed, units),
             n_classes,
-            n_threads=n_threads,
+            n_threads=options.threads,
             progress=lambda done, total: progress("Choosing the penalty", done, total),
         )
         strength, path = choice.strength, choice.path
@@ -101,7 +89,7 @@ def fit_head(
         known = choice.known
         temperature = fit_temperature(choice.logits[known] + shift, target[known], stated[known])
     progress("Fitting", 0, 1)
-    weights, bias = _fit(features, target, weight / weight.sum(), n_classes, strength, n_threads)
+    weights, bias = _fit(features, target, weight / weight.sum(), n_classes, strength, options.threads)
     progress("Fitting", 1, 1)
     bias = bias + shift
     return Head(weights, bias - bias.mean(), strength, path, temperature)
@@ -148,23 +136,3 @@ def _prior_shift(dataset: Dataset, weight: NDArray[np.float64], prior: Prior) ->
     else:
         stated = np.array([prior[name] for name in dataset.classes])
     return np.asarray(np.log(stated / stated.sum()) - np.log(trained / trained.sum()))
-
-
-def check_names(classes: tuple[str, ...], class_weight: ClassWeight, prior: Prior) -> None:
-    """Check class weights and prior against the classes of the data, before any work is done.
-
-    Raises:
-        ValueError: an unknown class, a class without a share, or a value that is not positive and finite.
-    """
-    for what, values in (("class_weight", class_weight), ("prior", prior)):
-        if values is None or isinstance(values, str):
-            continue
-        for name, value in values.items():
-            if name not in classes:
-                listed = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-                raise ValueError(f"{what}: no class {name!r}; the classes are {listed}")
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{what}: values must be positive numbers, got {value} for {name!r}")
-        missing = [name for name in classes if name not in values]
-        if missing and what == "prior":
-            raise ValueError(f"prior: class {missing[0]!r} has no share; every class needs one")

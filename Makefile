@@ -15,6 +15,7 @@ help:  ## List the targets
 $(VENV)/.core: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e .
+	$(BIN)/python -m compileall -q src  # pip compiles what it copies, and an editable install copies nothing
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core

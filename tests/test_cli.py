@@ -154,7 +154,7 @@ def test_predict_reads_a_list_from_standard_input(model: Path, photos: Path) -> 
 
 def test_a_file_name_that_is_no_text_comes_back_from_json(model: Path, photos: Path, tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/caf\xe9.png"
-    shutil.copy(next((photos / "red").iterdir()), name)
+    shutil.copy(next((photos / "red").iterdir()), os.fsdecode(name))
     for mode in ("0", "1"):
         done = run("predict", model, os.fsdecode(name), "--json", PYTHONUTF8=mode)
         assert done.returncode == 0, done.stderr

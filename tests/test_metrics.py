@@ -131,3 +131,29 @@ def test_an_impossible_target_has_infinite_nll() -> None:
 def test_wrong_arguments_are_named(p: object, y: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         metrics.ece(p, y)  # type: ignore[arg-type]  # the point of the test
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_intervals_hold_their_value_and_have_the_spread_of_resamples(temperature: float) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(300, 4)) * 2
+    y = np.array([rng.choice(4, p=p) for p in softmax(z)])
+    m = metrics.measure(z, y, temperature=temperature)
+    for estimate in (m.accuracy, m.nll, m.brier, m.ece, m.nll_uncalibrated, m.ece_uncalibrated):
+        assert 0 <= estimate.low <= estimate.value <= estimate.high
+    p = softmax(z, temperature=temperature)
+    again = [rng.integers(0, 300, 300) for _ in range(1000)]
+    for name in ("nll", "brier", "ece"):
+        spread = np.std([getattr(metrics, name)(p[rows], y[rows]) for rows in again])
+        estimate = getattr(m, name)
+        if estimate.low > 0:
+            assert (estimate.high - estimate.low) / (2 * 1.96 * spread) == pytest.approx(1, abs=0.15)
+
+
+def test_an_interval_of_the_calibration_error_of_a_calibrated_model_starts_low() -> None:
+    """Without the correction the resamples of a small error all lie above it."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(400, 3)) * 2
+    y = np.array([rng.choice(3, p=p) for p in softmax(z)])
+    ece = metrics.measure(z, y).ece
+    assert ece.low < ece.value - 0.005

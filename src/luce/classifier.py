@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luce import model_file
+from luce.backbones.extract import chunk_size
 from luce.backbones.session import Session, open_session, run
 from luce.datasets import Dataset, open_dataset
 from luce.errors import DataError, ImageError, ModelError
@@ -23,7 +24,6 @@ from luce.parallel import map_chunks
 from luce.threads import default_threads
 
 GOLDEN_TOLERANCE = 1e-4  # between machines; on the machine that trained it the difference is 0 or one rounding
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +272,7 @@ class ImageClassifier:
             rows = iter(np.stack(run(session, np.stack(pixels)), axis=1)) if pixels else iter(())
             return [(s, p if isinstance(p, ImageError) else next(rows)) for s, p in zip(batch, prepared, strict=True)]
 
-        chunk = max(4, _CHUNK_BYTES // (spec.width * spec.height * 3))
-        return map_chunks(sources, work, chunk=chunk, n_threads=n_threads or default_threads())
+        return map_chunks(sources, work, chunk=chunk_size(spec), n_threads=n_threads or default_threads())
 
 
 def load_classifier(path: str | os.PathLike[str]) -> ImageClassifier:

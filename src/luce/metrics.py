@@ -214,9 +214,13 @@ def bootstrap_means(columns: Float64, *, seed: int = 0) -> Float64:
 
 
 def _interval(values: Float64) -> Estimate:
-    """First entry: the value; the rest: resamples, whose percentiles are the interval."""
-    low, high = np.percentile(values[1:], [2.5, 97.5])
-    return Estimate(float(values[0]), float(low), float(high))
+    """First entry: the value, at least 0; the rest: resamples. Their percentiles, moved so that their mean is the value.
+
+    Without the move the interval of a calibration error can lie wholly above it: it is a sum of absolute values, to
+    which resampling adds noise of its own.
+    """
+    low, high = np.percentile(values[1:], [2.5, 97.5]) + (values[0] - values[1:].mean())
+    return Estimate(float(values[0]), float(max(low, 0.0)), float(high))
 
 
 def _brier_rows(p: Float64, y: NDArray[np.int64]) -> Float64:

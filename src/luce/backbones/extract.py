@@ -14,10 +14,11 @@ from luce.backbones.backbone import Backbone
 from luce.backbones.feature_cache import Entry, FeatureCache
 from luce.backbones.session import Session, run
 from luce.errors import ImageError
-from luce.images import Source, load, read_source
+from luce.images import Preparation, Source, load, read_source
 from luce.parallel import map_chunks
 
-_CHUNK_BYTES = 1 << 20  # prepared pixels per call of the network: small batches stay in the cache
+_CHUNK_BYTES = 1 << 18  # prepared pixels per call of the network: measured, larger batches leave the cache
+_MOST_PICTURES = 256  # per call
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,9 @@ class _Picture:
     notes: tuple[str, ...] = ()
 
 
-def chunk_size(backbone: Backbone) -> int:
-    """Pictures per call of the network."""
-    spec = backbone.preparation
-    return max(4, _CHUNK_BYTES // (spec.width * spec.height * 3))
+def chunk_size(spec: Preparation) -> int:
+    """Prepared pictures per call of a network."""
+    return int(np.clip(_CHUNK_BYTES // (spec.width * spec.height * 3), 1, _MOST_PICTURES))
 
 
 def extract(
@@ -88,7 +88,7 @@ def extract(
     rows: list[int] = []
     notes: list[tuple[str, ...]] = []
     refused: list[tuple[int, ImageError]] = []
-    results = map_chunks(sources, work, chunk=chunk_size(backbone), n_threads=n_threads)
+    results = map_chunks(sources, work, chunk=chunk_size(backbone.preparation), n_threads=n_threads)
     for i, result in enumerate(results):
         if isinstance(result, ImageError):
             refused.append((i, result))

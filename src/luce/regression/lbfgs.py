@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 Objective = Callable[[Float64], tuple[Float64, Float64]]
 
-_MEMORY = 12
+_MEMORY = 6  # more pairs save steps, but cost as much as they save: each is read twice a step
 _ARMIJO = 1e-4
 _SHORTEST_STEP = 1e-10
 
@@ -29,6 +29,7 @@ class Minimum:
         x: (B, P).
         value: (B,).
         grad: (B, P).
+        start_norm: (B,) norm of the gradient at the start.
         n_iter: number of steps.
         converged: (B,) bool.
     """
@@ -36,6 +37,7 @@ class Minimum:
     x: Float64
     value: Float64
     grad: Float64
+    start_norm: Float64
     n_iter: int
     converged: NDArray[np.bool_]
 
@@ -53,6 +55,7 @@ def minimize(objective: Objective, start: Float64, *, tol: float, max_iter: int,
     """
     x = start.copy()
     value, grad = objective(x)
+    start_norm = np.linalg.norm(grad, axis=1)
     history: deque[tuple[Float64, Float64, Float64]] = deque(maxlen=_MEMORY)
     done = np.zeros(len(x), bool)
     n_iter = 0
@@ -61,7 +64,7 @@ def minimize(objective: Objective, start: Float64, *, tol: float, max_iter: int,
         slope = np.einsum("bp,bp->b", grad, direction)
         done |= -slope / 2 <= max(tol, noise) * np.abs(value)
         if done.all() or n_iter >= max_iter:
-            return Minimum(x, value, grad, n_iter, done)
+            return Minimum(x, value, grad, start_norm, n_iter, done)
         step, new = _search(objective, x, value, direction, slope, done, noise)
         stuck = step == 0
         difference = new[1] - grad
@@ -72,7 +75,7 @@ def minimize(objective: Objective, start: Float64, *, tol: float, max_iter: int,
         value, grad = new
         n_iter += 1
         if (stuck | done).all():  # rounding noise: nothing lower is to be found
-            return Minimum(x, value, grad, n_iter, done)
+            return Minimum(x, value, grad, start_norm, n_iter, done)
 
 
 def _direction(grad: Float64, history: deque[tuple[Float64, Float64, Float64]]) -> Float64:

@@ -120,15 +120,19 @@ def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64,
             parts = list(pool.map(lambda run: run(), runs))
     else:
         parts = [run() for run in runs]
-    loss, grad, grad_bias = (sum(part[i] for part in parts[1:]) + parts[0][i] for i in range(3))
-    raw = grad - np.outer(grad_bias, rows.center)
-    return loss, raw.reshape(weights.shape), grad_bias.reshape(bias.shape)
+    loss, grad, grad_bias = parts[0][0], parts[0][1].astype(np.float64), parts[0][2]
+    for part in parts[1:]:
+        loss += part[0]
+        grad += part[1]
+        grad_bias += part[2]
+    grad -= grad_bias[:, None] * rows.center
+    return loss, grad.reshape(weights.shape), grad_bias.reshape(bias.shape)
 
 
 def _pass(
     rows: Rows, blocks: list[slice], matrix: NDArray[np.floating], offset: NDArray[np.floating]
-) -> tuple[Float64, Float64, Float64]:
-    """Loss (B,), gradient (B K, D) of the raw features and (B K,) of some of the rows."""
+) -> tuple[Float64, NDArray[np.floating], Float64]:
+    """Loss (B,), gradient (B K, D) of the raw features in their dtype, and (B K,), of some of the rows."""
     n_problems, n_classes = rows.n_problems, rows.n_classes
     loss = np.zeros(n_problems)
     grad = np.zeros(matrix.shape, rows.dtype)
@@ -148,7 +152,7 @@ def _pass(
         loss += value.reshape(-1, n_problems).sum(0, dtype=np.float64)
         grad_bias += z.sum(0, dtype=np.float64)
         grad += z.T @ x
-    return loss, grad.astype(np.float64), grad_bias
+    return loss, grad, grad_bias
 
 
 def _affine(rows: Rows, weights: Float64, bias: Float64) -> tuple[NDArray[np.floating], NDArray[np.floating]]:

@@ -46,7 +46,7 @@ class Solution:
         value: (B,) objective including the penalty.
         n_iter: steps taken.
         converged: (B,) bool.
-        relative_gradient: (B,) norm of the gradient relative to that at zero weights, in the scaled variables.
+        relative_gradient: (B,) norm of the gradient relative to that at the start, in the scaled variables.
     """
 
     weights: Float64
@@ -116,11 +116,12 @@ def solve(
         loss, grad, grad_bias = loss_and_grad(rows, weights, bias)
         penalised = weights * penalty.scale
         loss += penalty.strength / 2 * np.einsum("bkd,bkd->b", penalised, penalised)
-        grad += penalty.strength * penalised * penalty.scale
-        return loss, np.concatenate([(grad * unit).reshape(n_problems, -1), grad_bias * bias_unit], axis=1)
+        penalised *= penalty.strength * penalty.scale
+        grad += penalised
+        grad *= unit
+        return loss, np.concatenate([grad.reshape(n_problems, -1), grad_bias * bias_unit], axis=1)
 
     x = np.zeros((n_problems, split + n_classes))
-    norm_at_zero = np.linalg.norm(objective(x)[1], axis=1)
     if start is not None:
         inverse = np.divide(1, unit, out=np.zeros_like(unit), where=unit > 0)
         x = np.concatenate([(start[0] * inverse).reshape(n_problems, -1), start[1] / bias_unit], axis=1)
@@ -128,7 +129,7 @@ def solve(
     minimum = lbfgs.minimize(objective, x, tol=tol, max_iter=max_iter, noise=noise)
     weights, bias = unpack(minimum.x)
     norm = np.linalg.norm(minimum.grad, axis=1)
-    relative = np.divide(norm, norm_at_zero, out=np.zeros_like(norm), where=norm_at_zero > 0)
+    relative = np.divide(norm, minimum.start_norm, out=np.zeros_like(norm), where=minimum.start_norm > 0)
     return Solution(weights, bias, minimum.value, minimum.n_iter, minimum.converged, relative)
 
 

@@ -71,7 +71,7 @@ def fit_head(
     shift = _prior_shift(dataset, weight, options.prior)
     n_folds = min(N_FOLDS, len(np.unique(units)))
     units_per_class = np.bincount(np.unique(np.stack([target, units]), axis=1)[0])
-    strength = _DEFAULT_STRENGTH
+    strength, start = _DEFAULT_STRENGTH, None
     path: tuple[tuple[float, float], ...] = ()
     temperature = fit_temperature(np.zeros((0, n_classes)), target[:0])
     if len(target) >= _FEWEST_ROWS and units_per_class.max() >= 2:
@@ -84,32 +84,19 @@ def fit_head(
             n_threads=options.threads,
             progress=lambda done, total: progress("Choosing the penalty", done, total),
         )
-        strength, path = choice.strength, choice.path
+        strength, path, start = choice.strength, choice.path, choice.mean
         stated = np.exp(shift)[target] * weight  # rows weighted to the stated prior
         known = choice.known
         temperature = fit_temperature(choice.logits[known] + shift, target[known], stated[known])
     progress("Fitting", 0, 1)
-    weights, bias = _fit(features, target, weight / weight.sum(), n_classes, strength, options.threads)
-    progress("Fitting", 1, 1)
-    bias = bias + shift
-    return Head(weights, bias - bias.mean(), strength, path, temperature)
-
-
-def _fit(
-    features: NDArray[np.generic],
-    target: NDArray[np.int64],
-    weight: NDArray[np.float64],
-    n_classes: int,
-    strength: float,
-    n_threads: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights (K, D) and bias (K,) for raw features."""
-    center, deviation = mean_and_deviation(features, weight)
-    rows = Rows(features, target, weight[:, None], center, n_classes, n_threads)
+    center, deviation = mean_and_deviation(features, weight / weight.sum())
+    rows = Rows(features, target, (weight / weight.sum())[:, None], center, n_classes, options.threads)
     scale = np.where(deviation > 0, deviation, 1.0)
-    solution = solve(rows, Penalty(strength, scale), deviation, tol=_FINAL_TOL)
+    solution = solve(rows, Penalty(strength, scale), deviation, start=start, tol=_FINAL_TOL)
     weights = solution.weights[0]
-    return weights, solution.bias[0] - weights @ center
+    bias = solution.bias[0] - weights @ center + shift
+    progress("Fitting", 1, 1)
+    return Head(weights, bias - bias.mean(), strength, path, temperature)
 
 
 def _class_weights(dataset: Dataset, wanted: ClassWeight) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ FAULTS = (
     "page",  # a page in place of the file, status 200
     "stalls",  # half of the body, then nothing
     "circles",  # redirects to itself
+    "says-packed",  # Content-Encoding gzip, but the body is not
 )
 
 
@@ -34,7 +35,8 @@ def serve(files: Mapping[str, bytes]) -> Iterator[str]:
 
     Yields:
         The address of the server. `<address>/good/<anything>/<name>` gives a file; a word of `FAULTS` in place of
-        `good` gives that fault; `packed` sends gzip as Content-Encoding to whoever accepts it.
+        `good` gives that fault; `packed` sends gzip as Content-Encoding to whoever accepts it, `packs` to
+        everybody, `chunks` sends in pieces and no length, `moved` redirects to `good`.
     """
     stopped = threading.Event()
 
@@ -71,14 +73,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(500, b"sorry")
         elif how == "circles":
             self._answer(302, b"", {"Location": self.path})
+        elif how == "moved":
+            self._answer(302, b"", {"Location": self.path.replace("moved", "good", 1)})
         elif how == "wrong":
             self._answer(200, bytes([body[0] ^ 1]) + body[1:])
         elif how == "empty":
             self._answer(200, b"")
         elif how == "page":
             self._answer(200, b"<!doctype html><title>Log in</title>")
-        elif how == "packed" and "gzip" in self.headers.get("Accept-Encoding", ""):
+        elif how == "packs" or (how == "packed" and "gzip" in self.headers.get("Accept-Encoding", "")):
             self._answer(200, gzip.compress(body), {"Content-Encoding": "gzip"})
+        elif how == "says-packed":
+            self._answer(200, body, {"Content-Encoding": "gzip"})
         elif how in ("breaks-off", "stalls"):
             self._answer(200, body[: len(body) // 2], {"Content-Length": str(len(body))})
             if how == "stalls":
@@ -89,12 +95,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, body, {"Content-Length": "plenty"})
         elif how == "breaks-chunks":
             self._answer(200, b"%x\r\n" % len(body) + body[:-1], {"Transfer-Encoding": "chunked"})
+        elif how == "chunks":
+            self._answer(200, b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n", {"Transfer-Encoding": "chunked"})
         elif how != "resets":
             self._answer(200, body)
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        sent = {"Content-Length": str(len(body)), **(headers or {})}
+        sent = {"Content-Length": str(len(body)), "Connection": "close", **(headers or {})}
         if "Transfer-Encoding" in sent:
             del sent["Content-Length"]
         for name, value in sent.items():

@@ -44,7 +44,7 @@ def test_one_folder_per_class(tmp_path: Path) -> None:
         "cat/none": "cat",
         "dog/1.jpg": "dog",
     }
-    assert dataset.splits is dataset.groups is dataset.weights is None
+    assert (dataset.splits, dataset.groups, dataset.weights) == (None, None, None)
     assert dataset.problems == ()
     assert dataset.identifier(0) == str(tmp_path / "Zebra/unknown.suffix")
 

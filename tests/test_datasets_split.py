@@ -145,9 +145,11 @@ def test_the_split_is_the_same_on_every_machine() -> None:
     """Frozen: a change here means that every user's held-out pictures change."""
     labels = [i % 2 for i in range(20)]
     assert split(make(labels), digests=digests_of(list(range(20)))).test.tolist() == [7, 14, 16, 19]
-    assert split(make(labels), seed=7, digests=digests_of(list(range(20)))).test.tolist() == [5, 8, 10, 13]
-    assert split(make(labels)).test.tolist() == [1, 6, 8, 15]
-    assert folds(np.array(labels), 3, 0).tolist() == []
+    assert split(make(labels), seed=7, digests=digests_of(list(range(20)))).test.tolist() == [0, 7, 12, 17]
+    assert split(make(labels)).test.tolist() == [1, 4, 10, 13]
+    assert folds(np.array(labels), 3, 0).tolist() == [1, 2, 0, 2, 0, 0, 0, 2, 2, 1, 1, 1, 2, 0, 2, 1, 0, 1, 1, 0]
+    pairs = np.arange(20) // 2
+    assert folds(np.array(labels), 3, 0, pairs)[::2].tolist() == [1, 0, 0, 0, 2, 1, 2, 2, 0, 1]
 
 
 def test_few_pictures_change_sides_when_the_data_grow() -> None:
@@ -263,12 +265,27 @@ def test_named_parts_never_share_bytes(data: st.DataObject, labels: list[int]) -
         with pytest.raises(DataError, match="nothing to train on"):
             split(dataset)
         return
+    side = "test" if "test" in splits else "val"
+    kept_out = {content for content, part in zip(contents, splits, strict=True) if part == side}
+    if kept_out >= set(contents):
+        with pytest.raises(DataError, match="nothing to train on"):
+            split(dataset, digests=digests_of(contents))
+        return
     parts = split(dataset, digests=digests_of(contents))
     assert {contents[i] for i in parts.train}.isdisjoint({contents[i] for i in parts.test})
     if set(splits) != {"train"}:
         held_out = "test" if "test" in splits else "val"
         assert parts.test.tolist() == [i for i in range(n) if splits[i] == held_out]
         assert len(parts.train) + len(parts.test) + len(parts.problems) == n
+
+
+def test_named_parts_with_the_same_pictures_leave_nothing_to_train_on() -> None:
+    dataset = make([0, 1, 0, 1], splits=("train", "train", "test", "test"))
+    with pytest.raises(
+        DataError,
+        match=r"set: all its training pictures are in its test part too, nothing to train on; give",
+    ):
+        split(dataset, digests=digests_of([10, 11, 10, 11]))
 
 
 def test_groups_on_both_sides_of_named_parts_are_listed() -> None:

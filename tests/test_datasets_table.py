@@ -34,7 +34,7 @@ def test_a_plain_table(tmp_path: Path) -> None:
     dataset = open_dataset(make(tmp_path, "path,label\na.jpg,dog\nb.jpg,cat\n./c.jpg,dog\n"))
     assert dataset.classes == ("cat", "dog")
     assert rows(dataset) == [("a.jpg", "dog"), ("b.jpg", "cat"), ("c.jpg", "dog")]
-    assert dataset.splits is dataset.groups is dataset.weights is None
+    assert (dataset.splits, dataset.groups, dataset.weights) == (None, None, None)
     assert dataset.problems == ()
     assert dataset.sources[2] == tmp_path / "c.jpg"
 
@@ -60,7 +60,13 @@ def test_spellings_of_the_same_table(tmp_path: Path, text: str, name: str) -> No
 
 
 def test_optional_columns(tmp_path: Path) -> None:
-    text = "path,label,split,group,weight\na.jpg,x,train,anna,1\nb.jpg,y,Training,,2.5\nc.jpg,x,valid,anna,1e-3\nd.jpg,y,test,,1\n"
+    text = (
+        "path,label,split,group,weight\n"
+        "a.jpg,x,train,anna,1\n"
+        "b.jpg,y,Training,,2.5\n"
+        "c.jpg,x,valid,anna,1e-3\n"
+        "d.jpg,y,test,,1\n"
+    )
     dataset = open_dataset(make(tmp_path, text))
     assert dataset.splits == ("train", "train", "val", "test")
     assert dataset.weights is not None

@@ -151,3 +151,20 @@ def test_an_error_in_the_work_reaches_the_consumer() -> None:
 
     with pytest.raises(ZeroDivisionError):
         list(map_chunks([2, 1, 0, 3], work, chunk=1, n_threads=2))
+
+
+def test_until_the_rename_the_old_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    seen = []
+
+    def rename(source: Path, target: Path) -> None:
+        seen.append((Path(source).read_bytes(), Path(target).read_bytes()))
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", rename)
+    with pytest.raises(LuceError, match="cannot be written"):
+        write_atomically(path, b"new")
+    assert seen == [(b"new", b"old")]
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["a"]

@@ -254,3 +254,43 @@ def test_cross_validation_chooses_the_least_out_of_fold_loss() -> None:
         alone = solve(rows, Penalty(choice.strength, scale), deviation, tol=1e-10)
         z = (x[held] - rows.center) @ alone.weights[0].T + alone.bias[0]
         assert np.abs(softmax(z) - softmax(choice.logits[held])).max() < 0.05
+
+
+def test_the_search_goes_to_stronger_penalties_when_weaker_ones_are_worse() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(120, 30)).astype(np.float32), np.arange(120) % 3  # nothing to learn
+    choice = choose_strength(x, y, np.ones(120), np.arange(120) // 3 % 5, 3)
+    tried = [strength for strength, _ in choice.path]
+    assert choice.strength == 1.0
+    assert tried == sorted(tried, reverse=True)
+    assert 1.0 in tried
+    assert len(tried) <= 4
+
+
+def test_the_search_goes_to_weaker_penalties_while_they_are_better() -> None:
+    x, y = blobs(400, 3, 3)
+    choice = choose_strength(x.astype(np.float32), y, np.ones(400), np.arange(400) % 4, 3)
+    tried = [strength for strength, _ in choice.path]
+    assert max(tried) <= 0.11
+    assert choice.strength < 0.1
+    assert choice.mean[0].shape == (1, 3, 3)
+    assert choice.mean[1].shape == (1, 3)
+
+
+def test_a_row_whose_class_its_model_never_saw_does_not_count() -> None:
+    x, y = blobs(200, 3, 3)
+    x = x.astype(np.float32)
+    y[:] = y % 2
+    y[0] = 2  # the only one of its class
+    fold = np.arange(200) % 4
+    choice = choose_strength(x, y, np.ones(200), fold, 3)
+    assert np.flatnonzero(~choice.known).tolist() == [0]
+    p = softmax(choice.logits[1:])
+    loss = -np.log(p[np.arange(199), y[1:]]).mean()
+    assert dict(choice.path)[choice.strength] == pytest.approx(loss, rel=2e-3)
+
+
+def test_classes_that_never_part_cannot_be_cross_validated() -> None:
+    x, y = blobs(30, 3, 3)
+    with pytest.raises(ValueError, match="each class lies in one fold"):
+        choose_strength(x.astype(np.float32), y, np.ones(30), y.astype(np.int64), 3)

@@ -136,7 +136,7 @@ def _odd_sizes(dataset: Dataset, rows: Sequence[int], seen: Sequence[_Seen]) -> 
 
 def _class_problems(dataset: Dataset, counts: NDArray[np.int64]) -> list[Problem]:
     found = [
-        Problem("tiny-class", "", f"only {n} pictures: too few to learn from and to measure", name)
+        Problem("tiny-class", "", f"only {n} picture{'s' if n > 1 else ''}: too few to learn from and to measure", name)
         for name, n in zip(dataset.classes, counts, strict=True)
         if n < TINY_CLASS
     ]

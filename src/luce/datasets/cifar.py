@@ -36,6 +36,15 @@ _BATCHES: tuple[tuple[str, Part], ...] = (
     *((f"data_batch_{i}", "train") for i in range(1, 6)),
     ("test_batch", "test"),
 )
+_MD5 = {  # of the Python batches
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+_AS_PICTURES = "CIFAR-10 as single pictures, whose pixels need not be those of the official files: used as it is"
 _RECORD = 1 + 3 * 32 * 32
 _MAX_MEMBER = 1 << 26
 _Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # planes (N, 3072) and labels (N,)
@@ -55,20 +64,44 @@ def find(folder: Path, progress: Progress | None) -> Dataset | None:
         names = [f"{batch}{suffix}" for batch, _ in _BATCHES]
         for place in (folder, folder / f"cifar-10-batches-{kind}"):
             if all((place / name).is_file() for name in names):
-                return _join({name: (place / name).read_bytes() for name in names}, parse, place)
+                content = {name: _content(place / name) for name in names}
+                return _compared(_join(content, parse, place), content, place)
         archive = folder / (ARCHIVE if kind == "bin" else "cifar-10-python.tar.gz")
         if archive.is_file():
-            return _join(_members(archive, set(names)), parse, archive)
+            content = _members(archive, set(names))
+            return _compared(_join(content, parse, archive), content, archive)
     if all((folder / part / name).is_dir() for part in ("train", "test") for name in CLASSES):
-        return _not_official(replace(open_folder(folder), name="cifar10"), folder)
+        return _with(replace(open_folder(folder), name="cifar10"), "not-official", folder, _AS_PICTURES)
     if (folder / _JPEG_ARCHIVE).is_file():
-        return _not_official(_jpegs(folder / _JPEG_ARCHIVE, progress), folder / _JPEG_ARCHIVE)
+        archive = folder / _JPEG_ARCHIVE
+        return _with(_jpegs(archive, progress), "not-official", archive, _AS_PICTURES)
     return None
 
 
-def _not_official(dataset: Dataset, path: Path) -> Dataset:
-    reason = "CIFAR-10 as single pictures, whose pixels need not be those of the official files: used as it is"
-    return replace(dataset, problems=(*dataset.problems, Problem("not-official", printable(path), reason)))
+def _with(dataset: Dataset, kind: str, path: Path, reason: str) -> Dataset:
+    return replace(dataset, problems=(*dataset.problems, Problem(kind, printable(path), reason)))
+
+
+def _compared(dataset: Dataset, content: dict[str, bytes], place: Path) -> Dataset:
+    """Say so if batches are not the official ones, or are of a form for which no sum is published."""
+    if place.name == ARCHIVE:
+        official = not is_official(place)
+    elif set(content) == set(_MD5):
+        official = all(
+            hashlib.md5(data, usedforsecurity=False).hexdigest() == _MD5[name] for name, data in content.items()
+        )
+    else:
+        return _with(dataset, "noted", place, "no sum of these files is published: used without comparing them")
+    if official:
+        return dataset
+    return _with(dataset, "not-official", place, "not the official cifar10 (its sum differs): used as it is")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{printable(path)}: cannot be read: {error.strerror}") from None
 
 
 def _members(archive: Path, names: set[str]) -> dict[str, bytes]:
@@ -101,6 +134,8 @@ def _join(content: dict[str, bytes], parse: Callable[[bytes], _Batch], place: Pa
             LookupError,
             TypeError,
             AttributeError,
+            OverflowError,
+            MemoryError,
         ) as error:
             raise DataError(f"{printable(place)}: {name} is damaged ({error}); get it again") from None
         images.append(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
@@ -118,32 +153,47 @@ def _binary(data: bytes) -> _Batch:
     return records[:, 1:], records[:, 0].astype(np.int64)
 
 
+class _Told:
+    """Stands for an array or a dtype of a pickle: keeps what is told about it and does nothing with it.
+
+    NumPy's own would believe it: a dtype with forged flags makes an array of pointers out of bytes.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+        self.state: Any = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
 class _Unpickler(pickle.Unpickler):
-    """Reads a dict of arrays, lists and bytes; an empty array and a dtype are all that it ever makes."""
+    """Reads a dict of lists, numbers, bytes and what `_Told` stands for; it never calls anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _empty_array
-        if module == "numpy" and name == "ndarray":
-            return None  # only ever an argument of _reconstruct
-        if module == "numpy" and name == "dtype":
-            return np.dtype
+        known = ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")
+        if (module, name) in (*known, ("numpy", "ndarray"), ("numpy", "dtype")):
+            return _Told
         raise pickle.UnpicklingError(f"it wants to call {module}.{name}, which it must not")
-
-
-def _empty_array(subtype: object, shape: object, dtype: object) -> NDArray[np.uint8]:
-    """Make the empty array whose state follows in the pickle, whatever else is asked for."""
-    return np.empty(0, np.uint8)
 
 
 def _pickled(data: bytes) -> _Batch:
     batch = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    planes, numbers = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
-    if planes.dtype != np.uint8 or planes.ndim != 2 or planes.shape[1] != _RECORD - 1:
-        raise ValueError(f"data must be uint8 (N, 3072), got {planes.dtype} {planes.shape}")
+    planes, numbers = _planes(batch[b"data"]), np.asarray(batch[b"labels"])
     if numbers.shape != planes.shape[:1] or numbers.dtype.kind not in "iu":
         raise ValueError(f"labels must be {planes.shape[0]} integers, got {numbers.dtype} {numbers.shape}")
     return planes, numbers.astype(np.int64)
+
+
+def _planes(told: object) -> NDArray[np.uint8]:
+    """Make the array (N, 3072) of which a pickle tells (version, shape, dtype, whether by columns, bytes)."""
+    if not isinstance(told, _Told):
+        raise ValueError(f"data must be an array, got {type(told).__name__}")
+    _, shape, dtype, by_columns, content = told.state
+    kind = dtype.arguments[0] if isinstance(dtype, _Told) and dtype.arguments else None
+    if kind not in ("u1", b"u1") or not isinstance(content, bytes) or len(shape) != 2 or shape[1] != _RECORD - 1:
+        raise ValueError(f"data must be uint8 (N, 3072), got {kind} {shape}")
+    return np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_columns else "C")
 
 
 def _jpegs(archive: Path, progress: Progress | None) -> Dataset:
@@ -184,7 +234,7 @@ def _decode(archive: Path, progress: Progress | None) -> dict[str, NDArray[Any]]
                     progress("Unpacking cifar10", len(images), max(60_000, len(images)))
     except ImageError as error:
         raise DataError(f"{printable(archive)}: {member.name} is damaged: {error.reason}") from None
-    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{printable(archive)}: the archive is damaged ({error}); get it again") from None
     if not images:
         raise DataError(f"{printable(archive)}: holds no train/<class>/ and test/<class>/ with pictures")

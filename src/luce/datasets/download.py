@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luce.datasets.dataset import Progress, printable
 from luce.errors import DownloadError
@@ -16,6 +17,10 @@ from luce.errors import DownloadError
 TIMEOUT = 30.0  # seconds without a byte
 MAX_BYTES = 8 << 30
 _CHUNK = 1 << 16
+
+
+class _Refused(Exception):
+    """What the server sends cannot be a file of ours."""
 
 
 @dataclass
@@ -30,7 +35,7 @@ class _Meter:
     def update(self, n_bytes: int) -> None:
         self.done += n_bytes
         if self.done > MAX_BYTES:
-            raise ValueError(f"it sends more than {MAX_BYTES >> 30} GiB")
+            raise _Refused(f"it sends more than {MAX_BYTES >> 30} GiB")
         if self.progress is not None and self.total:
             self.progress(self.label, min(self.done, self.total), self.total)
 
@@ -62,32 +67,60 @@ def download(
         The path.
 
     Raises:
-        DownloadError: no connection, broken off, stalled, an error status, other bytes than promised, or the
-            file cannot be written. The message names the address.
+        DownloadError: no connection, broken off, stalled, an error status, nothing, a web page or other bytes than
+            promised, or the file cannot be written. The message names the address.
     """
-    from pooch import HTTPDownloader  # type: ignore[import-untyped]  # it ships no types
-    from requests import HTTPError, RequestException
-
     target = Path(path)
-    fetch = HTTPDownloader(
-        progressbar=_Meter(progress, f"Downloading {target.name}"),
-        chunk_size=_CHUNK,
-        timeout=TIMEOUT,
-        headers={"Accept-Encoding": "identity"},  # else a server may send .gz files unpacked
-    )
     try:
         with new_file(target) as temporary:
-            fetch(url, str(temporary), None)
-            if wrong := check(temporary) if check else "":
+            try:
+                _fetch(url, temporary, _Meter(progress, f"Downloading {target.name}"))
+            except _faults() as error:
+                raise DownloadError(f"{url}: {_reason(error)}; {remedy}") from None
+            if wrong := _no_file(temporary) or (check(temporary) if check else ""):
                 raise DownloadError(f"{url}: other bytes than expected: {wrong}; {remedy}")
-    except HTTPError as error:
-        status = "an error" if error.response is None else f"HTTP status {error.response.status_code}"
-        raise DownloadError(f"{url}: the server answers with {status}; {remedy}") from None
-    except (RequestException, ValueError) as error:
-        raise DownloadError(f"{url}: the download failed: {_reason(error)}; {remedy}") from None
     except OSError as error:
-        raise DownloadError(f"{url}: {printable(target)} cannot be written: {error.strerror}") from None
+        reason = f"{printable(target)} cannot be written ({error.strerror or error})"
+        remedy = "make room there, or name another cache folder in LUCE_CACHE"
+        raise DownloadError(f"{url}: {reason}; {remedy}") from None
     return target
+
+
+def _fetch(url: str, path: Path, meter: _Meter) -> None:
+    from pooch import HTTPDownloader
+
+    with contextlib.ExitStack() as answers:
+
+        def look(response: Any, **_: object) -> None:
+            answers.callback(response.close)  # pooch leaves the connection open after an error
+            if not response.headers.get("Content-Length", "0").isdecimal():
+                raise _Refused("the server announces a length that is no number")
+
+        fetch = HTTPDownloader(
+            progressbar=meter,
+            chunk_size=_CHUNK,
+            timeout=TIMEOUT,
+            headers={"Accept-Encoding": "identity"},  # else a server may send .gz files unpacked
+            hooks={"response": look},
+        )
+        fetch(url, str(path), None)
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What `_fetch` raises besides an `OSError` of the disk."""
+    from requests import RequestException
+
+    return RequestException, _Refused
+
+
+def _no_file(path: Path) -> str:
+    """Say that nothing came, or one of the pages that networks and servers send in place of a file."""
+    with open(path, "rb") as file:
+        start = file.read(256)
+    if not start:
+        return "the server sent nothing"
+    is_page = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    return "a web page came in place of the file" if is_page else ""
 
 
 @contextlib.contextmanager
@@ -117,13 +150,22 @@ def has_sha256(expected: str) -> Callable[[Path], str]:
 
 
 def _reason(error: Exception) -> str:
-    """Tell the innermost cause, in its own words."""
+    """Tell what went wrong between here and the server."""
     import requests
+    from requests import exceptions
 
+    if isinstance(error, _Refused):
+        return str(error)
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answers with HTTP status {error.response.status_code}"
     if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
         return f"nothing came for {TIMEOUT:g} seconds"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, exceptions.ChunkedEncodingError):
         return "the connection broke off before the end"
+    if isinstance(error, exceptions.ContentDecodingError):
+        return "the server says that it packs the file, but it does not"
     if isinstance(error, requests.ConnectionError):
         return "no connection to the server"
-    return str(error)
+    if isinstance(error, requests.TooManyRedirects):
+        return "the server sends us in circles"
+    return f"the download failed: {error}"

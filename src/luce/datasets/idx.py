@@ -11,7 +11,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -49,8 +49,11 @@ def open_idx(path: str | os.PathLike[str], *, name: str | None = None, classes: 
             belong together.
     """
     given = Path(path)
-    pairs = _pairs(given)
-    name = name or printable(given)
+    return open_pairs(_pairs(given), name or printable(given), classes)
+
+
+def open_pairs(pairs: Mapping[Part, tuple[Path, Path]], name: str, classes: Sequence[str] | None = None) -> Dataset:
+    """Open the files with the pictures and the labels of each part; the rest is as for `open_idx`."""
     images: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.int64]] = []
     splits: list[Part] = []

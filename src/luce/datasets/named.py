@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.util
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from luce.datasets import cifar, idx
-from luce.datasets.dataset import Dataset, Problem, Progress, printable
+from luce.datasets.dataset import Dataset, Part, Problem, Progress, printable
 from luce.datasets.download import download
 from luce.errors import DataError
 from luce.paths import cache_dir, data_dirs
@@ -74,6 +75,7 @@ _IDX_SETS = {
         },
     ),
 }
+_PREFIXES: tuple[tuple[Part, str], ...] = (("train", "train"), ("test", "t10k"))
 NAMES = ("digits", *_IDX_SETS, "cifar10")
 
 
@@ -107,8 +109,8 @@ def _digits() -> Dataset:
     try:
         with gzip.open(path, "rt") as file:
             table = np.loadtxt(file, delimiter=",")
-    except OSError:
-        raise DataError(f"digits: {printable(path)} is missing; install scikit-learn") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"digits: {printable(path)} cannot be read ({error}); install scikit-learn again") from None
     pixels = np.rint(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     return Dataset("digits", DIGITS, pixels, table[:, 64].astype(np.int64))
 
@@ -122,25 +124,33 @@ def _idx_set(name: str, progress: Progress | None) -> Dataset:
                 continue
             wrong = [file for file, path in files.items() if _not_official(path, about.sha256[file])]
             if not wrong:
-                return idx.open_idx(candidate, name=name, classes=about.classes)
+                return _open(files, name)
             if own:
-                return _not_quite(idx.open_idx(candidate, name=name, classes=about.classes), files[wrong[0]])
+                return _not_quite(_open(files, name), files[wrong[0]])
     folder = cache_dir() / "datasets" / name
-    for file, sha256 in about.sha256.items():
-        path = folder / f"{file}.gz"
+    files = {file: folder / f"{file}.gz" for file in about.sha256}
+    for file, path in files.items():
+        sha256 = about.sha256[file]
         if not path.exists() or _not_official(path, sha256):
             download(
                 _address(name, about.address, path.name),
                 path,
                 check=partial(_not_official, sha256=sha256),
                 progress=progress,
-                remedy=_remedy(name, f"{file}.gz"),
+                remedy=_remedy(name, path.name),
             )
-    return idx.open_idx(folder, name=name, classes=about.classes)
+    return _open(files, name)
+
+
+def _open(files: Mapping[str, Path], name: str) -> Dataset:
+    pairs: dict[Part, tuple[Path, Path]] = {
+        part: (files[f"{prefix}-images-idx3-ubyte"], files[f"{prefix}-labels-idx1-ubyte"]) for part, prefix in _PREFIXES
+    }
+    return idx.open_pairs(pairs, name, _IDX_SETS[name].classes)
 
 
 def _idx_files(folder: Path, about: _IdxSet) -> dict[str, Path]:
-    """Find the files of the set that are in a folder; unpacked ones first, as `open_idx` takes them."""
+    """Find the files of the set that are in a folder; unpacked ones first."""
     found = {}
     for file in about.sha256:
         for path in (folder / file, folder / f"{file}.gz"):

@@ -23,6 +23,8 @@ _FORMS = (
     f"IDX files, or one of the names {', '.join(named.NAMES)}"
 )
 
+_PACKED = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".xz", ".txz", ".bz2", ".tbz2", ".zst")
+
 
 def open_dataset(
     data: str | os.PathLike[str] | Dataset | tuple[Any, Any], *, progress: Progress | None = None
@@ -56,14 +58,25 @@ def open_dataset(
         name = os.fspath(data)
         if name in named.NAMES:
             return named.open_named(name, progress=progress)
-        near = difflib.get_close_matches(name.lower(), named.NAMES, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise DataError(f"{shown!r}: no such file or folder; {hint}Data is {_FORMS}")
+        raise DataError(f"{shown!r}: no such file or folder; {_did_you_mean(path, name)}Data is {_FORMS}")
     dataset = _open_path(path, shown)
     if os.fspath(data) not in named.NAMES:
         return dataset
     reason = f"taken as the folder here, not as the data set named {shown}; run elsewhere to get that"
     return replace(dataset, problems=(*dataset.problems, Problem("noted", shown, reason)))
+
+
+def _did_you_mean(path: Path, name: str) -> str:
+    """Give a hint: the name of a data set, or of something that lies where the missing path should."""
+    near = difflib.get_close_matches(name.lower(), named.NAMES, 1)
+    try:
+        beside = {entry.lower(): entry for entry in os.listdir(path.parent) if not entry.startswith(".")}
+    except (OSError, ValueError):
+        beside = {}
+    if not near:
+        matches = difflib.get_close_matches(path.name.lower(), beside, 1)
+        near = [printable(path.with_name(beside[match])) for match in matches]
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _exists(path: Path) -> bool:
@@ -86,8 +99,7 @@ def _open_path(path: Path, shown: str) -> Dataset:
         return open_table(path)
     if suffix == ".npz":
         return open_npz(path)
-    packed = suffix in (".zip", ".tar", ".gz", ".tgz", ".xz", ".7z", ".rar")
-    remedy = "unpack it first and name the folder. " if packed else ""
+    remedy = "unpack it first and name the folder. " if suffix in _PACKED else ""
     raise DataError(f"{shown}: this kind of file is no data set; {remedy}Data is {_FORMS}")
 
 
@@ -95,6 +107,15 @@ def _from_pair(data: tuple[Any, ...]) -> Dataset:
     if len(data) != 2:
         raise TypeError(f"data must be a pair (pictures, labels), got {len(data)} entries")
     pictures, labels = data
+    if isinstance(pictures, str | bytes | os.PathLike) or not hasattr(pictures, "__len__"):
+        raise TypeError(
+            "data must be a path, or a pair (pictures, labels) of pixels or N paths and N labels, "
+            f"got a pair with {type(pictures).__name__} for the pictures"
+        )
+    if len(pictures) == 0:
+        raise DataError("the pair (pictures, labels) holds no pictures")
+    if isinstance(pictures, np.ndarray) and pictures.dtype.kind == "U":
+        pictures = pictures.tolist()
     if not isinstance(pictures, np.ndarray) and all(isinstance(p, str | os.PathLike) for p in pictures):
         pictures = [Path(p) for p in pictures]
     return from_arrays(pictures, labels)

@@ -175,6 +175,11 @@ def _as_named(dataset: Dataset, same: NDArray[np.int64], units: NDArray[np.int64
             continue
         reason = f"the same bytes as {dataset.identifier(j)}, which is held out: not trained on"
         problems.append(Problem("leak", dataset.identifier(int(i)), reason, dataset.classes[dataset.labels[i]]))
+    if not train:
+        raise DataError(
+            f"{dataset.name}: all its training pictures are in its {parts[held_out][0]} part too, nothing to train on; "
+            "give one of the parts other pictures"
+        )
     if dataset.groups is not None:
         both = np.intersect1d(dataset.groups[train], dataset.groups[held_out])
         if len(both):

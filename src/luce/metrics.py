@@ -214,7 +214,7 @@ def bootstrap_means(columns: Float64, *, seed: int = 0) -> Float64:
 
 
 def _interval(values: Float64) -> Estimate:
-    """First entry: the value, at least 0; the rest: resamples. Their percentiles, moved so that their mean is the value.
+    """First entry: the value, at least 0; the rest: resamples, whose percentiles are moved by mean minus value.
 
     Without the move the interval of a calibration error can lie wholly above it: it is a sum of absolute values, to
     which resampling adds noise of its own.

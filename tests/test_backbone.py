@@ -23,7 +23,7 @@ STAGES = [(3, 1, 1), (3, 2, 2), (5, 2, 2), (3, 2, 3), (5, 1, 3), (5, 2, 4), (3, 
 
 
 def convolve(x: Array, weight: Array, stride: int) -> Array:
-    """Direct convolution with TensorFlow's SAME padding. x (H, W, C); weight (out, in, k, k), or (C, 1, k, k) by channel."""
+    """Direct convolution, padding SAME as in TensorFlow. x (H, W, C); weight (out, in, k, k) or (C, 1, k, k)."""
     k = weight.shape[2]
     size = x.shape[0]
     out = -(-size // stride)
@@ -128,7 +128,7 @@ class Evil:
 def sequential(state: object) -> bytes:
     """A file in the sequential format around a state."""
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    parts = (0x1950A86A20F9469CFC6C, 1001, system, state, [])
+    parts: tuple[object, ...] = (0x1950A86A20F9469CFC6C, 1001, system, state, [])
     return b"".join(pickle.dumps(part, protocol=2) for part in parts)
 
 

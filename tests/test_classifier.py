@@ -187,6 +187,9 @@ def test_verify_notices_other_probabilities(classifier: ImageClassifier, photos:
     forged = ImageClassifier.from_bytes(build(backbone, weights, bias, card, vectors))
     with pytest.raises(ModelError, match="a stored picture gets probabilities that differ"):
         forged.verify()
+    broken = ImageClassifier.from_bytes(build(backbone, weights * np.nan, bias, card, vectors))
+    with pytest.raises(ModelError, match="differ by nan"):
+        broken.verify()
     bare = ImageClassifier.from_bytes(build(backbone, weights, bias, card))
     with pytest.raises(ModelError, match="no golden vectors"):
         bare.verify()

@@ -11,13 +11,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import luce
+from luce.backbones import open_backbone
 from luce.cli import main
+from luce.model_file import build
 from tests.photos import EVEN, draw_folder
 
 FIGURES = {
@@ -190,6 +194,18 @@ def test_show(model: Path, capsys: Capture) -> None:
     assert "Held out     accuracy" in out
     assert main(["show", str(model), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["classes"] == ["blue", "green", "red"]
+
+
+def test_a_record_that_luce_did_not_write_is_one_message(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    classifier = luce.load(model)
+    card = replace(classifier.card, training={"n_train": "many"})
+    graph = open_backbone("none", (16, 16), grey=False, progress=lambda *_: None).graph
+    odd = tmp_path / "odd.onnx"
+    odd.write_bytes(build(graph, np.zeros((3, 768)), np.zeros(3), card))
+    assert main(["show", str(odd)]) == 2
+    assert "its record cannot be shown" in capsys.readouterr().err
+    assert main(["show", str(odd), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["training"] == {"n_train": "many"}
 
 
 def test_check(photos: Path, tmp_path: Path, capsys: Capture) -> None:

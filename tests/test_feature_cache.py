@@ -77,6 +77,44 @@ def test_damage_inside_is_no_wrong_answer(tmp_path: Path) -> None:
             assert found is None or np.array_equal(found.features, entry(i).features)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE features SET vector = x'00000000' || substr(vector, 5)",
+        "UPDATE features SET vector = substr(vector, 1, 32) || x'00000000'",
+        "UPDATE features SET vector = substr(vector, 2)",
+        "UPDATE features SET vector = substr(vector, 1, 32)",
+        "UPDATE features SET vector = 'text'",
+        "UPDATE features SET vector = 5",
+        "UPDATE features SET about = '[\"other\"]'",
+        "UPDATE features SET about = 'no json'",
+        "UPDATE features SET about = CAST(x'ff' AS TEXT)",
+        "UPDATE features SET about = x'00'",
+    ],
+)
+def test_a_row_that_was_changed_is_not_believed(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "c"
+    with FeatureCache(path, "k", FLOAT, 8) as cache:
+        cache.put(digest(1), entry(1))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(statement)
+    connection.close()
+    with FeatureCache(path, "k", FLOAT, 8) as cache:
+        assert cache.get(digest(1)) is None
+        assert cache.hits == 0
+
+
+def test_hits_are_counted_from_all_threads(tmp_path: Path) -> None:
+    with FeatureCache(tmp_path / "c", "k", FLOAT, 8) as cache:
+        cache.put(digest(0), entry(0))
+        threads = [threading.Thread(target=lambda: [cache.get(digest(0)) for _ in range(500)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert cache.hits == 2000
+
+
 def test_a_place_that_cannot_be_written_is_said_and_survived() -> None:
     with FeatureCache(Path("/proc/luce/c"), "k", FLOAT, 8) as cache:
         cache.put(digest(0), entry(0))
@@ -137,6 +175,25 @@ def test_two_users_at_once(tmp_path: Path) -> None:
     count = sqlite3.connect(tmp_path / "c")
     assert count.execute("SELECT count(*) FROM features").fetchone() == (2000,)
     count.close()
+
+
+def test_many_users_who_open_a_new_cache_at_once(tmp_path: Path) -> None:
+    troubles = []
+
+    def use(path: Path, barrier: threading.Barrier) -> None:
+        barrier.wait()
+        with FeatureCache(path, "k", FLOAT, 8) as cache:
+            cache.put(digest(threading.get_ident()), entry(0))
+        troubles.append(cache.trouble)
+
+    for i in range(40):
+        barrier = threading.Barrier(4)
+        threads = [threading.Thread(target=use, args=(tmp_path / str(i), barrier)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert set(troubles) == {""}
 
 
 @pytest.mark.parametrize("n", [1, 255, 256, 257])

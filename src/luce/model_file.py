@@ -10,9 +10,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import reprlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,19 @@ FORMAT = 1
 CARD_KEY = "luce.card"
 GOLDEN_KEY = "luce.golden"
 MAX_BYTES = 2**31 - 1  # protobuf's own limit
-_SUBGRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+MAX_GOLDEN_BYTES = 1 << 28
+_TEMPERATURE = "head.temperature"
+_LOWEST_TEMPERATURE = 1e-30  # in float32 neither it nor its inverse is 0 or infinite
+_STATED: tuple[tuple[str, str, Any], ...] = (
+    ("backbone", "name", str),
+    ("backbone", "sha256", str),
+    ("backbone", "licence", str),
+    ("backbone", "n_features", int),
+    ("link", "name", str),
+    ("calibration", "method", str),
+    ("calibration", "note", str | None),
+)
+_JSON_ERRORS = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +149,24 @@ def _append_head(model: Any, weights: NDArray[np.floating], bias: NDArray[np.flo
     constants = {
         "head.weight": np.ascontiguousarray(weights.T, np.float32),
         "head.bias": np.asarray(bias, np.float32),
-        "head.temperature": np.float32(temperature),
+        _TEMPERATURE: np.float32(temperature),
     }
     graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
-    graph.node.extend(
-        [
-            helper.make_node("Cast", ["features"], ["head.input"], to=TensorProto.FLOAT),
-            helper.make_node("Gemm", ["head.input", "head.weight", "head.bias"], ["logits"]),
-            helper.make_node("Div", ["logits", "head.temperature"], ["head.scaled"]),
-            helper.make_node("Softmax", ["head.scaled"], ["probabilities"], axis=-1),
-        ]
-    )
+    graph.node.extend(_head_nodes())
     del graph.output[:]
     for name in ("logits", "probabilities"):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n_classes]))
+
+
+def _head_nodes() -> list[Any]:
+    from onnx import TensorProto, helper
+
+    return [
+        helper.make_node("Cast", ["features"], ["head.input"], to=TensorProto.FLOAT),
+        helper.make_node("Gemm", ["head.input", "head.weight", "head.bias"], ["logits"]),
+        helper.make_node("Div", ["logits", _TEMPERATURE], ["head.scaled"]),
+        helper.make_node("Softmax", ["head.scaled"], ["probabilities"], axis=-1),
+    ]
 
 
 def read(path: str | os.PathLike[str]) -> tuple[bytes, Card]:
@@ -170,6 +188,8 @@ def read(path: str | os.PathLike[str]) -> tuple[bytes, Card]:
         data = file.read_bytes()
     except OSError as error:
         raise ModelError(f"{file}: cannot be read ({error.strerror}); is the path right?") from None
+    except ValueError as error:  # a NUL in the path
+        raise ModelError(f"{str(file)!r}: this is no path ({error})") from None
     try:
         return data, check(data)
     except ModelError as error:
@@ -177,52 +197,62 @@ def read(path: str | os.PathLike[str]) -> tuple[bytes, Card]:
 
 
 def check(data: bytes) -> Card:
-    """Check the bytes of a model file and return its card.
+    """Check the bytes of a model file, its golden vectors too, and return its card.
 
     Raises:
         ModelError: without a path.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
+    from luce.backbones.closed import parse
 
     seal.check(data)
-    try:
-        model = onnx.load_model_from_string(data)
-    except DecodeError:
-        raise ModelError("it is not ONNX") from None
-    entries = {entry.key: entry.value for entry in model.metadata_props}
+    model = parse(data)
+    entries = _entries(model)
     if CARD_KEY not in entries:
         raise ModelError("it holds no class names and no preparation")
     card = parse_card(entries[CARD_KEY])
     _check_graph(model, card)
+    _golden_from_json(entries.get(GOLDEN_KEY, "[]"), card)
     return card
+
+
+def _entries(model: Any) -> dict[str, str]:
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    if len(entries) != len(model.metadata_props):
+        raise ModelError("it describes itself twice")
+    return entries
 
 
 def _check_graph(model: Any, card: Card) -> None:
     """Refuse graphs that could reach outside the file or run without end, or that do not fit the card."""
-    if model.functions or any(node.op_type in _SUBGRAPH_OPS for node in model.graph.node):
-        raise ModelError("its graph holds loops, branches or functions; a Luce model has none")
-    domains = {node.domain for node in model.graph.node} - {"", "ai.onnx", "com.microsoft"}
-    if domains:
-        raise ModelError(f"its graph uses operators of an unknown origin: {', '.join(sorted(domains))}")
-    tensors = [
-        *model.graph.initializer,
-        *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t")),
-    ]
-    if model.graph.sparse_initializer or any(t.external_data or t.data_location for t in tensors):
-        raise ModelError("its weights refer to other files")
+    from luce.backbones.closed import refuse_open
+
+    refuse_open(model)
     spec, k = card.preparation, len(card.classes)
-    wanted_input = [("images", 2, (spec.height, spec.width, 3))]
-    wanted_outputs = [("logits", 1, (k,)), ("probabilities", 1, (k,))]
+    wanted_input = [("images", 2, (0, spec.height, spec.width, 3))]
+    wanted_outputs = [("logits", 1, (0, k)), ("probabilities", 1, (0, k))]
     if [_signature(v) for v in model.graph.input] != wanted_input:
         raise ModelError("its input does not fit its preparation")
     if [_signature(v) for v in model.graph.output] != wanted_outputs:
         raise ModelError("its outputs do not fit its class names")
+    _check_head(model.graph, card.temperature)
+
+
+def _check_head(graph: Any, temperature: float) -> None:
+    """Check that the graph ends with the head of `build`, divided by the temperature that the card tells."""
+    from onnx import numpy_helper
+
+    head = _head_nodes()
+    if list(graph.node[-len(head) :]) != head:
+        raise ModelError("its probabilities are not the softmax of its logits divided by its temperature")
+    stated = numpy_helper.from_array(np.asarray(np.float32(temperature)), _TEMPERATURE)
+    if [tensor for tensor in graph.initializer if tensor.name == _TEMPERATURE] != [stated]:
+        raise ModelError(f"its graph divides by another temperature than the {temperature:g} that it states")
 
 
 def _signature(value: Any) -> tuple[str, int, tuple[int, ...]]:
+    """Name, type and shape; 0 stands for any size."""
     tensor = value.type.tensor_type
-    return value.name, tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim[1:])
+    return value.name, tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim)
 
 
 def parse_card(text: str) -> Card:
@@ -232,32 +262,55 @@ def parse_card(text: str) -> Card:
         ModelError: it is newer, incomplete or contradicts itself.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_repetition)
         version = content["format"]
-        if not isinstance(version, int) or version < 1:
-            raise ModelError(f"its format number is {version!r}")
+        if type(version) is not int or version < 1:
+            raise ModelError(f"its format number is {reprlib.repr(version)}")
         if version > FORMAT:
-            raise ModelError(f"it was made by a newer Luce (format {version}, this one reads {FORMAT}): update luce")
-        classes = content["classes"]
-        if not (len(classes) >= 2 and all(isinstance(c, str) and c for c in classes)):
-            raise ModelError("its class names are not two or more words")
-        if len(set(classes)) != len(classes):
-            raise ModelError("two of its classes have the same name")
-        temperature = float(content["temperature"])
-        if not 0 < temperature < float("inf"):
-            raise ModelError(f"its temperature is {temperature}")
-        return Card(
-            classes=tuple(classes),
-            preparation=Preparation.from_dict(content["preparation"]),
-            backbone=dict(content["backbone"]),
-            link=dict(content["link"]),
-            probability_kind=str(content["probability_kind"]),
-            temperature=temperature,
-            calibration=dict(content["calibration"]),
-            training=dict(content["training"]),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"its description is incomplete or wrong: {error!r}") from None
+            raise ModelError(
+                f"it was made by a newer Luce (format {reprlib.repr(version)}, this one reads {FORMAT}): update luce"
+            )
+        return _card(content)
+    except _JSON_ERRORS as error:
+        raise ModelError(f"its description is incomplete or wrong: {_reason(error)}") from None
+
+
+def _card(content: Mapping[str, Any]) -> Card:
+    classes, temperature, kind = content["classes"], content["temperature"], content["probability_kind"]
+    if not (isinstance(classes, list) and len(classes) >= 2 and all(isinstance(c, str) and c for c in classes)):
+        raise ModelError("its class names are not two or more words")
+    if len(set(classes)) != len(classes):
+        raise ModelError("two of its classes have the same name")
+    if type(temperature) not in (int, float) or not _LOWEST_TEMPERATURE <= temperature <= 1 / _LOWEST_TEMPERATURE:
+        raise ModelError(f"its temperature is {reprlib.repr(temperature)}")
+    if kind != "softmax":
+        raise ModelError(f"its probabilities are of the kind {reprlib.repr(kind)}; this Luce knows softmax")
+    parts = {name: content[name] for name in ("backbone", "link", "calibration", "training")}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise ModelError(f"its {name} is not described by names and values")
+    for part, key, kinds in _STATED:
+        if not isinstance(parts[part][key], kinds):
+            raise ModelError(f"its {part} has the {key} {reprlib.repr(parts[part][key])}")
+    json.dumps(content, ensure_ascii=False).encode()  # half a character in any text is an error
+    preparation = Preparation.from_dict(content["preparation"])
+    return Card(tuple(classes), preparation, temperature=float(temperature), probability_kind=kind, **parts)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name comes twice")
+    return dict(pairs)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def golden_vectors(data: bytes, card: Card) -> list[Golden]:
@@ -266,23 +319,31 @@ def golden_vectors(data: bytes, card: Card) -> list[Golden]:
     Raises:
         ModelError: they are damaged or do not fit the card.
     """
-    import onnx
+    from luce.backbones.closed import parse
 
-    entries = {e.key: e.value for e in onnx.load_model_from_string(data).metadata_props}
+    return _golden_from_json(_entries(parse(data)).get(GOLDEN_KEY, "[]"), card)
+
+
+def _golden_from_json(text: str, card: Card) -> list[Golden]:
     shape = (card.preparation.height, card.preparation.width, 3)
     try:
+        items = json.loads(text, parse_constant=_refuse_constant)
+        if not isinstance(items, list) or len(items) * prod(shape) > MAX_GOLDEN_BYTES:
+            raise ValueError("they are no list, or too many")
         vectors = [
             Golden(
-                np.frombuffer(_inflate(item["pixels"], shape), np.uint8).reshape(shape),
-                np.array(item["probabilities"], np.float32),
+                np.frombuffer(_inflate(item["pixels"], prod(shape)), np.uint8).reshape(shape),
+                np.array(item["probabilities"], np.float64),
             )
-            for item in json.loads(entries.get(GOLDEN_KEY, "[]"))
+            for item in items
         ]
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise ModelError(f"its golden vectors are damaged: {error!r}") from None
-    if any(v.probabilities.shape != (len(card.classes),) for v in vectors):
-        raise ModelError("its golden vectors do not fit its classes")
-    return vectors
+    except (*_JSON_ERRORS, zlib.error) as error:
+        raise ModelError(f"its golden vectors are damaged: {_reason(error)}") from None
+    for vector in vectors:
+        p = vector.probabilities
+        if p.shape != (len(card.classes),) or not ((p >= 0) & (p <= 1)).all():
+            raise ModelError("its golden vectors do not fit its classes")
+    return [Golden(v.pixels, v.probabilities.astype(np.float32)) for v in vectors]
 
 
 def _golden_to_json(golden: Sequence[Golden]) -> str:
@@ -296,12 +357,12 @@ def _golden_to_json(golden: Sequence[Golden]) -> str:
     return json.dumps(items, allow_nan=False)
 
 
-def _inflate(text: str, shape: tuple[int, ...]) -> bytes:
-    """Decompress to exactly as many bytes as the shape needs, and never more."""
-    size = int(np.prod(shape))
-    data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
-    if len(data) != size:
-        raise ValueError("a golden picture has the wrong size")
+def _inflate(text: str, size: int) -> bytes:
+    """Decompress to exactly as many bytes as there must be, and never more."""
+    stream = zlib.decompressobj()
+    data = stream.decompress(base64.b64decode(text, validate=True), size + 1)
+    if len(data) != size or not stream.eof:
+        raise ValueError("a picture has the wrong size")
     return data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,4 +37,5 @@ class Backbone:
     @property
     def key(self) -> str:
         """Says exactly what is computed: features under the same key are interchangeable."""
-        return f"1|{self.name}|{self.sha256}|{sorted(self.preparation.to_dict().items())}"
+        graph = hashlib.sha256(self.graph).hexdigest()
+        return f"2|{graph}|{sorted(self.preparation.to_dict().items())}"

@@ -16,7 +16,7 @@ import hashlib
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -189,6 +189,6 @@ class _Graph:
         self._initializers.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _node(self, op: str, output: str, *inputs: str, **attributes: object) -> None:
+    def _node(self, op: str, output: str, *inputs: str, **attributes: Any) -> None:
         self._nodes.append(helper.make_node(op, [self._last, *inputs], [output], name=output, **attributes))
         self._last = output

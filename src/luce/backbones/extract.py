@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,7 @@ class _Picture:
     entry: Entry | None = None
     pixels: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
+    cached: bool = False
 
 
 def chunk_size(spec: Preparation) -> int:
@@ -89,17 +92,19 @@ def extract(
     notes: list[tuple[str, ...]] = []
     refused: list[tuple[int, ImageError]] = []
     results = map_chunks(sources, work, chunk=chunk_size(backbone.preparation), n_threads=n_threads)
-    for i, result in enumerate(results):
-        if isinstance(result, ImageError):
-            refused.append((i, result))
-        elif result.entry is not None:
-            values[len(rows)] = result.entry.features
-            digests[len(rows)] = np.frombuffer(result.digest, np.uint8)
-            notes.append(result.entry.notes)
-            rows.append(i)
-        progress(i + 1, len(sources))
+    n_cached = 0
+    with contextlib.closing(cast("Generator[_Picture | ImageError]", results)):  # an interrupt ends the threads at once
+        for i, result in enumerate(results):
+            if isinstance(result, ImageError):
+                refused.append((i, result))
+            elif result.entry is not None:
+                values[len(rows)] = result.entry.features
+                digests[len(rows)] = np.frombuffer(result.digest, np.uint8)
+                notes.append(result.entry.notes)
+                rows.append(i)
+                n_cached += result.cached
+            progress(i + 1, len(sources))
     n = len(rows)
-    n_cached = 0 if cache is None else cache.hits
     return Features(values[:n], digests[:n], np.array(rows, np.int64), tuple(notes), tuple(refused), n_cached)
 
 
@@ -109,7 +114,7 @@ def _look_up(source: Source, backbone: Backbone, cache: FeatureCache | None, max
         digest = _digest(content)
         entry = None if cache is None else cache.get(digest)
         if entry is not None:
-            return _Picture(digest, entry)
+            return _Picture(digest, entry, cached=True)
         pixels, about = load(content, backbone.preparation, max_pixels=max_pixels)
     except ImageError as error:
         named = source if isinstance(source, str | os.PathLike) else None

@@ -11,6 +11,8 @@ import hashlib
 import json
 import sqlite3
 import threading
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FLUSH_ROWS = 256
+_CHECKSUM_BYTES = 4
+_PATIENCE = 10.0  # seconds to wait for other users of the file
+_PAUSE = 0.01
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS features"
     " (key BLOB, digest BLOB, vector BLOB NOT NULL, about TEXT NOT NULL, PRIMARY KEY (key, digest)) WITHOUT ROWID"
@@ -31,6 +36,11 @@ class Entry:
 
     features: NDArray[np.generic]
     notes: tuple[str, ...]
+
+
+def _checksum(vector: bytes, about: str) -> bytes:
+    """Stands behind a vector: SQLite notices damage to its own structure, not to what it keeps."""
+    return zlib.crc32(vector, zlib.crc32(about.encode())).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 class FeatureCache:
@@ -75,36 +85,56 @@ class FeatureCache:
 
     def get(self, digest: bytes) -> Entry | None:
         """The entry of a picture, if it is known."""
-        row: tuple[bytes, str] | None = None
+        entry = None
         with self._lock, self._guarded():
-            row = self._pending.get(digest)
+            row: tuple[object, object] | None = self._pending.get(digest)
             if row is None and self._connection is not None:
                 query = "SELECT vector, about FROM features WHERE key = ? AND digest = ?"
                 row = self._connection.execute(query, (self._key, digest)).fetchone()
-        if row is None or len(row[0]) != self._n_bytes:
-            return None
-        self.hits += 1
-        return Entry(np.frombuffer(row[0], self._dtype), tuple(json.loads(row[1])))
+            entry = self._entry(row)
+            self.hits += entry is not None
+        return entry
 
     def put(self, digest: bytes, entry: Entry) -> None:
         """Remember an entry."""
         with self._lock:
             if self._connection is None:
                 return
-            self._pending[digest] = (entry.features.tobytes(), json.dumps(entry.notes))
+            vector, about = entry.features.tobytes(), json.dumps(entry.notes)
+            self._pending[digest] = (vector + _checksum(vector, about), about)
             if len(self._pending) >= _FLUSH_ROWS:
                 self._flush()
 
+    def _entry(self, row: tuple[object, object] | None) -> Entry | None:
+        """The entry in a row; none if the row is of another kind or damaged."""
+        match row:
+            case (bytes() as stored, str() as about) if len(stored) == self._n_bytes + _CHECKSUM_BYTES:
+                vector = stored[: self._n_bytes]
+                if vector + _checksum(vector, about) == stored:
+                    return Entry(np.frombuffer(vector, self._dtype), tuple(json.loads(about)))
+        return None
+
     def _open(self) -> None:
-        connection = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(_SCHEMA)
+            self._set_up(connection)
         except sqlite3.Error:
             connection.close()
             raise
         self._connection = connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        """Try again while others open or close the file: SQLite does not wait for a change of the journal mode."""
+        last = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", _SCHEMA):
+                    connection.execute(statement)
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > last:
+                    raise
+                time.sleep(_PAUSE)
 
     def _flush(self) -> None:
         if self._connection is None or not self._pending:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from luce.errors import ModelError
 
-Session = onnxruntime.InferenceSession
+Session: TypeAlias = Any  # onnxruntime.InferenceSession, which has no types
 
 
 def open_session(graph: bytes) -> Session:
@@ -26,14 +28,21 @@ def open_session(graph: bytes) -> Session:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it reports as an exception it need not print as well
     try:
-        return Session(graph, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common class of their own
         raise ModelError(f"ONNX Runtime cannot open the graph: {_first_line(error)}") from None
 
 
 def run(session: Session, values: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-    """All outputs for the one input."""
-    return list(session.run(None, {session.get_inputs()[0].name: values}))
+    """All outputs for the one input.
+
+    Raises:
+        ModelError: the network fails on these values.
+    """
+    try:
+        return list(session.run(None, {session.get_inputs()[0].name: values}))
+    except Exception as error:  # ONNX Runtime's errors have no common class of their own
+        raise ModelError(f"ONNX Runtime cannot run the graph: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

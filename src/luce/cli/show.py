@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from luce.cli.console import Json, print_json
+
+if TYPE_CHECKING:
+    from luce.model_file import Card
 
 EXAMPLES = (
     ("luce show pets.onnx", "a page for people"),
@@ -20,26 +24,39 @@ def show(model: Path, /, *, json: Json = False) -> int:
         model: The model file that luce train wrote.
         json: Print everything as one JSON object.
     """
+    from luce.errors import ModelError
     from luce.model_file import read
 
     content, card = read(model)
     if json:
         print_json(json_module.loads(card.to_json()))
         return 0
+    try:
+        lines = _described(card)
+    except (KeyError, TypeError, ValueError) as error:  # a record that Luce did not write
+        raise ModelError(f"{model}: its record cannot be shown ({error!r}); --json shows it as it is") from None
+    print(f"File         {model} ({len(content) / 1e6:.1f} MB)", *lines, sep="\n")
+    return 0
+
+
+def _described(card: Card) -> list[str]:
     spec, training, backbone = card.preparation, card.training, card.backbone
-    print(f"File         {model} ({len(content) / 1e6:.1f} MB), made by luce {training.get('luce_version', '?')}")
-    print(f"Classes      {len(card.classes)}: {', '.join(card.classes[:12])}{', …' if len(card.classes) > 12 else ''}")
-    print(f"Pictures     {spec.fit} to {spec.width} x {spec.height}, {spec.filter}, {spec.mode}")
+    names = ", ".join(card.classes[:12]) + (", …" if len(card.classes) > 12 else "")
     name = "none, the pixels themselves" if backbone["name"] == "none" else backbone["name"]
     licence = f", {backbone['licence']}" if backbone.get("licence") else ""
-    print(f"Backbone     {name}{licence}; {backbone['n_features']:,} features")
-    print(f"Temperature  {card.temperature:.4f}  {card.calibration.get('note') or ''}".rstrip())
     data, n_train, seed = training.get("data", "?"), training.get("n_train", 0), training.get("seed", "?")
-    print(f"Trained on   {data}, {n_train:,} pictures, seed {seed}")
+    lines = [
+        f"Made by      luce {training.get('luce_version', '?')}",
+        f"Classes      {len(card.classes)}: {names}",
+        f"Pictures     {spec.fit} to {spec.width} x {spec.height}, {spec.filter}, {spec.mode}",
+        f"Backbone     {name}{licence}; {backbone['n_features']:,} features",
+        f"Temperature  {card.temperature:.4f}  {card.calibration.get('note') or ''}".rstrip(),
+        f"Trained on   {data}, {n_train:,} pictures, seed {seed}",
+    ]
     if metrics := training.get("metrics"):
-        print(
-            f"Held out     accuracy {100 * metrics['accuracy']:.1f} % ({100 * metrics['accuracy_low']:.1f} … "
-            f"{100 * metrics['accuracy_high']:.1f}), NLL {metrics['nll']:.4f}, calibration error "
-            f"{100 * metrics['ece']:.1f} % on {metrics['n_test']:,} pictures"
+        accuracy, low, high, ece = (100 * metrics[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "ece"))
+        lines.append(
+            f"Held out     accuracy {accuracy:.1f} % ({low:.1f} … {high:.1f}), NLL {metrics['nll']:.4f}, "
+            f"calibration error {ece:.1f} % on {metrics['n_test']:,} pictures"
         )
-    return 0
+    return lines

@@ -44,7 +44,9 @@ def test_python_examples_on_pages(page: Path, tmp_path: Path, monkeypatch: pytes
     for block in python_blocks(page):
         if ">>>" in block:
             runner = doctest.DocTestRunner()
-            runner.run(doctest.DocTestParser().get_doctest(block, names, page.name, str(page), 0), clear_globs=False)
+            examples = doctest.DocTestParser().get_doctest(block, names, page.name, str(page), 0)
+            runner.run(examples, clear_globs=False)
+            names |= examples.globs
             assert runner.failures == 0
         else:
             exec(compile(block, str(page), "exec"), names)

@@ -8,14 +8,13 @@ soon is refused.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import stat
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
@@ -30,34 +29,21 @@ from PIL import (
 )
 
 from luce.errors import ImageError
+from luce.images import colour, jpeg, png, tiff
+from luce.images.source import Source, read_file, what_else
 
+_ANIMATED: Final = "the first frame of several"
 MAX_PIXELS: Final = 100_000_000  # 300 MB of RGB; above every camera of today, below what hurts
-MAX_FILE_BYTES: Final = 1 << 30
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | Image.Image
-
-# Magic bytes and reader of each format but JPEG. A reader refuses what is not its own.
-_READERS: Final[tuple[tuple[str, bytes, Any], ...]] = (
-    ("PNG", b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    ("GIF", b"GIF8", GifImagePlugin.GifImageFile),
-    ("TIFF", b"II*\0", TiffImagePlugin.TiffImageFile),
-    ("TIFF", b"MM\0*", TiffImagePlugin.TiffImageFile),
-    ("TIFF", b"II+\0", TiffImagePlugin.TiffImageFile),
-    ("BMP", b"BM", BmpImagePlugin.BmpImageFile),
-    *(("PPM", b"P%d" % i, PpmImagePlugin.PpmImageFile) for i in range(1, 7)),
-)
-_FORMATS: Final = "JPEG, PNG, WebP, GIF, TIFF, BMP and PPM"
-_FOREIGN: Final = (
-    (b"version https://git-lfs", "a git-lfs pointer: run `git lfs pull`"),
-    (b"<!doctype", "an HTML page, perhaps an error page saved under a picture's name"),
-    (b"<html", "an HTML page, perhaps an error page saved under a picture's name"),
-    (b"<svg", "an SVG drawing: convert it to PNG"),
-    (b"<?xml", "an XML or SVG file: convert it to PNG"),
-    (b"pk\x03\x04", "a zip archive: unpack it"),
-    (b"%pdf", "a PDF document"),
-)
-# libjpeg's complaints that leave every pixel right, or that come from a file that only Pillow can read.
-_HARMLESS: Final = ("extraneous bytes before marker", "Could not determine subsampling")
+_READERS: Final[dict[str, Any]] = {
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +55,23 @@ class Picture:
         size: (width, height) of the original, upright, before any scaled decoding.
         format: "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "array" or "PIL".
         notes: what was odd but harmless, in a few words each.
+        part: (left, top, right, bottom) that the picture fills of the pixels, `None` for all: a side that a scaled
+            decoding does not divide ends within a pixel.
     """
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
     format: str
     notes: tuple[str, ...] = ()
+    part: tuple[float, float, float, float] | None = None
 
 
 def decode(source: Source, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode a picture.
 
-    Colour: CMYK is converted; palettes are resolved; grey becomes three equal channels; 16 bits are scaled to 8, not
-    cut; transparent pixels are laid over white; of an animation the first frame counts. Floating TIFF pixels must
-    lie in 0 … 1, or else in 0 … 255.
+    Colour: CMYK is converted; palettes are resolved; grey becomes three equal channels; 16-bit grey is scaled to 8
+    bits, of 16-bit colours the upper 8 count (Pillow reads no more); transparent pixels are laid over white; of an
+    animation the first frame counts. Floating TIFF pixels must lie in 0 … 1, or else in 0 … 255.
 
     Args:
         source: a path, the bytes of a file, an open binary file, a PIL image, or an array: uint8, uint16 (scaled) or
@@ -95,15 +84,17 @@ def decode(source: Source, *, min_side: int | None = None, max_pixels: int = MAX
         ImageError: it is no picture, damaged, cut off, empty, too large, of an unknown format, or cannot be read.
         TypeError, ValueError: the source is an object that is no picture, or an array of the wrong dtype or shape.
     """
-    content = read_source(source)
-    if not isinstance(content, bytes):
-        kind = "PIL" if isinstance(source, Image.Image) else "array"
-        height, width = content.shape[:2]
-        return Picture(content, (width, height), kind)
+    path = source if isinstance(source, str | os.PathLike) else None
     try:
-        return _decode_bytes(content, min_side, max_pixels)
+        if isinstance(source, Image.Image):
+            return _decode_image(source, max_pixels)
+        content = read_source(source)
+        if isinstance(content, bytes):
+            return _decode_bytes(content, min_side, max_pixels)
+        height, width = content.shape[:2]
+        _check_size(width, height, max_pixels)
+        return Picture(content, (width, height), "array")
     except ImageError as error:
-        path = source if isinstance(source, str | os.PathLike) else None
         raise ImageError(error.reason, path) from None
 
 
@@ -111,17 +102,17 @@ def read_source(source: Source) -> bytes | NDArray[np.uint8]:
     """The content of a source: the bytes of a file, or the RGB pixels (height, width, 3) of an array or PIL image.
 
     Raises:
-        ImageError: a file cannot be read, or is no regular file.
+        ImageError: a file cannot be read, or is no regular file; a PIL image cannot be loaded or is too large.
         TypeError, ValueError: as for `decode`.
     """
     if isinstance(source, str | os.PathLike):
-        return _read_file(source)
+        return read_file(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return colour.from_array(source)
     if isinstance(source, Image.Image):
-        return _upright(_to_rgb(source, []), _orientation(source, []))
+        return _decode_image(source, MAX_PIXELS).pixels
     if hasattr(source, "read"):
         content = source.read()
         if isinstance(content, bytes):
@@ -132,22 +123,16 @@ def read_source(source: Source) -> bytes | NDArray[np.uint8]:
     )
 
 
-def _read_file(path: str | os.PathLike[str]) -> bytes:
+def _decode_image(image: Image.Image, max_pixels: int) -> Picture:
+    notes: list[str] = []
+    _check_size(*image.size, max_pixels)
+    pixels = _loaded(image, "PIL", notes)
     try:
-        about = os.stat(path)
-        if not stat.S_ISREG(about.st_mode):
-            kind = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
-            raise ImageError(f"it is {kind}, not a picture", path)
-        if about.st_size > MAX_FILE_BYTES:
-            raise ImageError(f"the file has {about.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}", path)
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        raise ImageError("no such file", path) from None
-    except OSError as error:
-        raise ImageError(f"the file cannot be read ({error.strerror})", path) from None
-    except ValueError as error:  # a NUL in the path
-        raise ImageError(f"this is no path ({error})", path) from None
+        value = image.getexif().get(tiff.ORIENTATION)
+    except Exception:  # broken EXIF provokes every kind of error
+        notes.append("broken EXIF ignored")
+        value = None
+    return _picture(pixels, image.size, tiff.checked_orientation(value, notes), "PIL", notes)
 
 
 def _decode_bytes(data: bytes, min_side: int | None, max_pixels: int) -> Picture:
@@ -155,69 +140,132 @@ def _decode_bytes(data: bytes, min_side: int | None, max_pixels: int) -> Picture
         raise ImageError("the file is empty")
     if data.startswith(b"\xff\xd8\xff"):
         return _decode_jpeg(data, min_side, max_pixels)
+    if data.startswith(png.SIGNATURE):
+        return _decode_png(data, max_pixels)
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0")):
+        return _decode_tiff(data, max_pixels)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _decode_with_pillow("WEBP", WebPImagePlugin.WebPImageFile, data, max_pixels)
-    for name, magic, reader in _READERS:
-        if data.startswith(magic):
-            return _decode_with_pillow(name, reader, data, max_pixels)
-    raise ImageError(_what_else(data))
-
-
-def _what_else(data: bytes) -> str:
-    head = data[:512].lstrip().lower()
-    for magic, what in _FOREIGN:
-        if head.startswith(magic):
-            return f"not a picture but {what}"
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
-        return f"HEIC and AVIF pictures are not read: convert it to JPEG (known are {_FORMATS})"
-    return f"not a picture of a known format ({_FORMATS})"
+        _check_size(*_webp_size(data), max_pixels)
+        return _decode_other("WEBP", data, max_pixels)
+    if data.startswith(b"GIF8"):
+        return _decode_other("GIF", data, max_pixels)
+    if data.startswith(b"BM"):
+        return _decode_other("BMP", data, max_pixels)
+    if data.startswith((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")):
+        return _decode_other("PPM", data, max_pixels)
+    raise ImageError(what_else(data))
 
 
 def _decode_jpeg(data: bytes, min_side: int | None, max_pixels: int) -> Picture:
     notes: list[str] = []
+    size, pixels = None, None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        _check_size(width, height, max_pixels)
-        if colours in ("CMYK", "YCCK"):
-            return _decode_with_pillow("JPEG", JpegImagePlugin.JpegImageFile, data, max_pixels)
-        side = 0 if min_side is None or min_side > min(height, width) else min_side
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
+        header = jpeg.size_and_colours(data)
+        if header is not None:
+            size = header[:2]
+            _check_size(*size, max_pixels)
+            if header[2] not in ("CMYK", "YCCK"):
+                pixels = jpeg.pixels(data, 0 if min_side is None or min_side > min(size) else min_side)
+                notes += ["stray bytes in the JPEG data skipped"] if pixels is None else []
     except ValueError as error:
-        if any(words in str(error) for words in _HARMLESS):
-            return _decode_with_pillow("JPEG", JpegImagePlugin.JpegImageFile, data, max_pixels)
-        raise ImageError(f"the JPEG data are damaged or cut off ({error})") from None
-    orientation = 1
-    if b"Exif\0\0" in data[: 1 << 17]:
-        orientation = _orientation(_open(JpegImagePlugin.JpegImageFile, data), notes)
-    size = (height, width) if orientation > 4 else (width, height)
-    return Picture(_upright(pixels, orientation), size, "JPEG", tuple(notes))
+        raise _damaged("JPEG", error) from None
+    exif, bare = jpeg.split_exif(data)
+    if pixels is None or size is None:
+        image = _open("JPEG", bare, max_pixels)
+        size, pixels = image.size, _loaded(image, "JPEG", notes)
+    return _picture(pixels, size, exif, "JPEG", notes)
 
 
-def _decode_with_pillow(name: str, reader: Any, data: bytes, max_pixels: int) -> Picture:
+def _decode_png(data: bytes, max_pixels: int) -> Picture:
     notes: list[str] = []
-    image = _open(reader, data)
-    width, height = image.size
-    _check_size(width, height, max_pixels)
     try:
-        if getattr(image, "is_animated", False):
-            notes.append("the first frame of several")
+        still, animated = png.still(data)
+    except ValueError as error:
+        raise _damaged("PNG", error) from None
+    image = _open("PNG", still, max_pixels)
+    png.scale_transparent_colour(image.info, depth=data[24])
+    pixels = _loaded(image, "PNG", notes)
+    if png.may_lack_rows(image, data) and not png.is_complete(data):
+        raise ImageError("the PNG data are damaged or cut off: rows are missing")
+    notes += [_ANIMATED] if animated else []
+    return _picture(pixels, image.size, png.exif(image.info), "PNG", notes)
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> Picture:
+    tiff.silence_libtiff()
+    notes: list[str] = []
+    try:
+        directory = tiff.read_directory(data)
+        first = tiff.first_picture(data, directory)
+    except ValueError as error:
+        raise _damaged("TIFF", error) from None
+    image = _open("TIFF", first, max_pixels)
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ImageError("a TIFF larger than Pillow reads without a warning (PIL.Image.MAX_IMAGE_PIXELS raises it)")
+    pixels = _loaded(image, "TIFF", notes)
+    notes += [_ANIMATED] if directory.further else []
+    orientation = tiff.checked_orientation(directory.whole_number(tiff.ORIENTATION), notes)
+    return _picture(pixels, image.size, orientation, "TIFF", notes)
+
+
+def _decode_other(name: str, data: bytes, max_pixels: int) -> Picture:
+    notes: list[str] = []
+    image = _open(name, data, max_pixels)
+    pixels, size = _loaded(image, name, notes), image.size
+    with contextlib.suppress(Exception):  # damage in the second picture does not concern the first
+        notes += [_ANIMATED] if getattr(image, "is_animated", False) else []
+    return _picture(pixels, size, image.info.get("exif"), name, notes)
+
+
+def _picture(
+    pixels: NDArray[np.uint8], size: tuple[int, int], turn: bytes | int | None, name: str, notes: list[str]
+) -> Picture:
+    """The picture upright: `turn` is the orientation, or the EXIF that may hold it; size is that of the file."""
+    orientation = tiff.exif_orientation(turn, notes) if isinstance(turn, bytes) else turn or 1
+    part = _filled(pixels.shape[:2], size, orientation)
+    return Picture(_upright(pixels, orientation), size[::-1] if orientation > 4 else size, name, tuple(notes), part)
+
+
+def _filled(
+    shape: tuple[int, int], size: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float] | None:
+    """`Picture.part` of pixels decoded at an eighth to seven eighths, where the last pixel is begun, not filled."""
+    height, width = shape
+    fractions = (k / 8 for k in range(8, 0, -1) if (-(-size[1] * k // 8), -(-size[0] * k // 8)) == shape)
+    fraction = next(fractions, 1.0)
+    across, down = size[0] * fraction, size[1] * fraction
+    if (across, down) == (width, height):
+        return None
+    if orientation > 4:
+        width, height, across, down = height, width, down, across
+    left = width - across if orientation in (2, 3, 6, 7) else 0.0
+    top = height - down if orientation in (3, 4, 7, 8) else 0.0
+    return left, top, left + across, top + down
+
+
+def _open(name: str, data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    try:
+        image: ImageFile.ImageFile = _READERS[name](io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"the picture is larger than Pillow reads ({_words(error)})") from None
+    except Exception as error:  # hostile data provoke every kind of error in a reader
+        raise ImageError(f"the picture's header is damaged or cut off ({_words(error)})") from None
+    _check_size(*image.size, max_pixels)
+    return image
+
+
+def _loaded(image: Image.Image, name: str, notes: list[str]) -> NDArray[np.uint8]:
+    try:
         image.load()
-        pixels = _to_rgb(image, notes)
+        return colour.to_rgb(image, notes)
     except ImageError:
         raise
     except Exception as error:  # hostile data provoke every kind of error in a reader
-        raise ImageError(f"the {name} data are damaged or cut off ({_words(error)})") from None
-    orientation = _orientation(image, notes)
-    size = (height, width) if orientation > 4 else (width, height)
-    return Picture(_upright(pixels, orientation), size, name, tuple(notes))
+        raise _damaged(name, error) from None
 
 
-def _open(reader: Any, data: bytes) -> ImageFile.ImageFile:
-    try:
-        image: ImageFile.ImageFile = reader(io.BytesIO(data))
-    except Exception as error:  # hostile data provoke every kind of error in a reader
-        raise ImageError(f"the picture's header is damaged or cut off ({_words(error)})") from None
-    return image
+def _damaged(name: str, error: Exception) -> ImageError:
+    return ImageError(f"the {name} data are damaged or cut off ({_words(error)})")
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -225,83 +273,21 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f"the picture is {width} x {height} pixels")
     if width * height > max_pixels:
         raise ImageError(
-            f"the picture is {width:,} x {height:,} pixels, more than the limit of {max_pixels:,} (max_pixels raises it)"
+            f"the picture is {width:,} x {height:,} pixels, more than the limit of {max_pixels:,} "
+            "(max_pixels raises it)"
         )
 
 
-def _to_rgb(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
-    """Pixels (height, width, 3) of a loaded image in any mode."""
-    mode = image.mode
-    if mode == "F":
-        return _stacked(_scale_float(np.asarray(image)))
-    if mode.startswith("I"):
-        notes.append("16 bits scaled to 8")
-        return _stacked(_scale_16(np.asarray(image)))
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _over_white(np.asarray(image.convert("RGBA")), notes)
-    return np.array(image.convert("RGB"))
-
-
-def _over_white(rgba: NDArray[np.uint8], notes: list[str]) -> NDArray[np.uint8]:
-    alpha = rgba[..., 3:].astype(np.uint16)
-    if (alpha == 255).all():
-        return np.ascontiguousarray(rgba[..., :3])
-    notes.append("transparent pixels laid over white")
-    mixed = rgba[..., :3] * alpha + 255 * (255 - alpha)
-    return ((mixed + 127) // 255).astype(np.uint8)
-
-
-def _scale_16(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError("its pixels are 32-bit integers; save it with 8 or 16 bits")
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-
-
-def _scale_float(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
-        raise ImageError("its floating pixels do not lie in 0 … 1 or 0 … 255; save it with 8 bits")
-    scale = 255.0 if values.max() <= 1 else 1.0
-    return np.rint(values * scale).astype(np.uint8)
-
-
-def _stacked(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * np.uint8(255)
-    elif array.dtype == np.uint16:
-        array = _scale_16(array) if array.size else array.astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise TypeError(
-            f"a picture array must be uint8, uint16 or bool, got {array.dtype}; "
-            "convert it first, for example (255 * x).round().astype('uint8') if it lies in 0 … 1"
-        )
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
-        raise ValueError(
-            f"a picture array must have shape (height, width), or (height, width, 1, 3 or 4), got {array.shape}"
-            + ("; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else "")
-        )
-    if channels == 4:
-        return _over_white(array, [])
-    if channels == 1:
-        return _stacked(array.reshape(array.shape[:2]))
-    return np.ascontiguousarray(array)
-
-
-def _orientation(image: Image.Image, notes: list[str]) -> int:
-    """EXIF orientation 1 … 8; 1 where there is none or it cannot be read."""
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:  # broken EXIF provokes every kind of error
-        notes.append("broken EXIF ignored")
-        return 1
-    if value in (1, 2, 3, 4, 5, 6, 7, 8):
-        return int(value)
-    notes.append("EXIF orientation out of range ignored")
-    return 1
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height as the header has them, for its reader takes the memory when it is opened."""
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L":
+        packed = int.from_bytes(data[21:25], "little")
+        return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    if len(data) < 30:
+        raise ImageError("the picture's header is damaged or cut off")
+    return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from luce.images.decode import MAX_PIXELS, Picture, Source, decode
+from luce.images.decode import MAX_PIXELS, Picture, decode
+from luce.images.source import Source
 
 Fit = Literal["crop", "squash", "pad"]
 Filter = Literal["bicubic", "bilinear", "lanczos", "nearest", "box"]
@@ -60,7 +61,8 @@ class Preparation:
         for name, kind in (("fit", Fit), ("filter", Filter), ("mode", Mode)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"Preparation: {name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
-        if not isinstance(self.crop, int | float) or not 0 < self.crop <= 1:
+        crop: object = self.crop
+        if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
             raise ValueError(f"Preparation: crop must lie in (0, 1], got {self.crop!r}")
 
     @property
@@ -104,32 +106,37 @@ def prepare(picture: Picture | NDArray[np.uint8], spec: Preparation) -> NDArray[
     Returns:
         (height, width, 3) uint8.
     """
-    pixels = picture.pixels if isinstance(picture, Picture) else picture
+    pixels, part = (picture.pixels, picture.part) if isinstance(picture, Picture) else (picture, None)
     height, width = pixels.shape[:2]
-    if (width, height) != (spec.width, spec.height) or (spec.fit == "crop" and spec.crop < 1):
-        pixels = _resized(pixels, spec)
+    if (width, height) != (spec.width, spec.height) or part is not None or (spec.fit == "crop" and spec.crop < 1):
+        pixels = _resized(pixels, part or (0.0, 0.0, width, height), spec)
     if spec.mode == "grey":
         luma = np.asarray(Image.fromarray(pixels).convert("L"))
         pixels = np.repeat(luma[:, :, None], 3, axis=2)
     return pixels
 
 
-def _resized(pixels: NDArray[np.uint8], spec: Preparation) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
+def _resized(
+    pixels: NDArray[np.uint8], part: tuple[float, float, float, float], spec: Preparation
+) -> NDArray[np.uint8]:
+    left, top, right, bottom = part
+    width, height = right - left, bottom - top
     image = Image.fromarray(pixels)
     resample = _FILTERS[spec.filter]
     if spec.fit == "squash":
-        return np.asarray(image.resize((spec.width, spec.height), resample))
+        return np.array(image.resize((spec.width, spec.height), resample, part))
     if spec.fit == "crop":
         scale = min(width / spec.width, height / spec.height) * spec.crop
-        w, h = spec.width * scale, spec.height * scale
-        box = ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
-        return np.asarray(image.resize((spec.width, spec.height), resample, box=box))
+        # Rounding may exceed the side.
+        across, down = max(0.0, (width - spec.width * scale) / 2), max(0.0, (height - spec.height * scale) / 2)
+        box = (left + across, top + down, right - across, bottom - down)
+        return np.array(image.resize((spec.width, spec.height), resample, box))
     scale = min(spec.width / width, spec.height / height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     canvas = Image.new("RGB", (spec.width, spec.height), _PADDING)
-    canvas.paste(image.resize(inner, resample), ((spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2))
-    return np.asarray(canvas)
+    corner = ((spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2)
+    canvas.paste(image.resize(inner, resample, part), corner)
+    return np.array(canvas)
 
 
 def load(source: Source, spec: Preparation, *, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], Picture]:

@@ -395,6 +395,22 @@ def test_a_source_that_is_no_picture_at_all_is_the_callers_mistake(backbone: Bac
 def test_runs_are_small_for_large_pictures_and_bounded_for_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert chunk_size(Preparation(4096, 4096)) == 1
-    assert chunk_size(Preparation(224, 224)) == 1
-    assert chunk_size(Preparation(32, 32)) == (1 << 18) // (32 * 32 * 3)
+    assert chunk_size(Preparation(224, 224)) == 6
     assert chunk_size(Preparation(1, 1)) == 256
+
+
+def test_the_network_sees_a_few_rows_at_a_time(backbone: Backbone, session: Session) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3000, 8, 8, 3), np.uint8)
+    seen: list[int] = []
+
+    class Watched:
+        get_inputs = session.get_inputs
+
+        def run(self, outputs: None, inputs: dict[str, Any]) -> Any:
+            seen.append(len(inputs["images"]))
+            return session.run(outputs, inputs)
+
+    assert np.array_equal(run(Watched(), pixels)[0], pixels.reshape(3000, -1))
+    assert seen == [1365, 1365, 270]
+    assert run(Watched(), pixels[:0])[0].shape == (0, 192)

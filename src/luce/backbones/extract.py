@@ -19,8 +19,8 @@ from luce.errors import ImageError
 from luce.images import Preparation, Source, load, read_source
 from luce.parallel import map_chunks
 
-_CHUNK_BYTES = 1 << 18  # prepared pixels per call of the network: measured, larger batches leave the cache
-_MOST_PICTURES = 256  # per call
+_CHUNK_BYTES = 1 << 20  # prepared pixels of the pictures that a thread takes at once
+_MOST_PICTURES = 256  # likewise
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Picture:
 
 
 def chunk_size(spec: Preparation) -> int:
-    """Prepared pictures per call of a network."""
+    """Pictures that a thread takes at once: it decodes them all, then the network sees them all."""
     return int(np.clip(_CHUNK_BYTES // (spec.width * spec.height * 3), 1, _MOST_PICTURES))
 
 

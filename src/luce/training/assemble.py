@@ -98,7 +98,7 @@ def assemble(
     Raises:
         ModelError: the model file gives other probabilities than the features did.
     """
-    plain = ImageClassifier.from_bytes(model_file.build(backbone.graph, head.weights, head.bias, card))
+    plain = ImageClassifier(model_file.build(backbone.graph, head.weights, head.bias, card), card)
     alone = open_session(head.graph(backbone.dtype))
     golden = []
     for i in np.unique(np.linspace(0, len(data) - 1, _N_GOLDEN).astype(int)):
@@ -115,4 +115,4 @@ def assemble(
                 "it was measured with; the cached features are stale: train again with --no-cache"
             )
         golden.append(Golden(pixels, probabilities))
-    return ImageClassifier.from_bytes(model_file.build(backbone.graph, head.weights, head.bias, card, golden))
+    return ImageClassifier(model_file.build(backbone.graph, head.weights, head.bias, card, golden), card)

@@ -34,7 +34,7 @@ from luce.datasets import open_dataset
 from luce.images import load
 from luce.threads import default_threads
 
-ROUNDS = 5
+ROUNDS = 4
 N_THREADS = default_threads()
 FLOOR = "floor: ONNX Runtime"
 

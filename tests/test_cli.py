@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -167,7 +168,7 @@ def test_a_file_name_that_is_no_text_comes_back_from_json(model: Path, photos: P
 
 
 def test_a_reader_that_leaves_is_no_failure_worth_a_traceback(model: Path, photos: Path) -> None:
-    command = f"{sys.executable} -m luce predict {model} {photos} | head -n 1"
+    command = shlex.join([sys.executable, "-m", "luce", "predict", str(model), str(photos)]) + " | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""

@@ -154,6 +154,11 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{percent(estimate.value)}  ({percent(estimate.low)} … {percent(estimate.high)}, 95 % interval)"
 
 
+def file_size(n_bytes: int) -> str:
+    """6.3 kB, 13.8 MB."""
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.1f} kB"
+
+
 def percent(value: float) -> str:
     """93.3 %; what only rounds to 100 % or 0 % says so: > 99.9 %, < 0.1 %."""
     text = f"{100 * value:.1f} %"

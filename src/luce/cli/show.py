@@ -6,7 +6,7 @@ import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luce.cli.console import Json, print_json
+from luce.cli.console import Json, file_size, print_json
 
 if TYPE_CHECKING:
     from luce.model_file import Card
@@ -35,7 +35,7 @@ def show(model: Path, /, *, json: Json = False) -> int:
         lines = _described(card)
     except (KeyError, TypeError, ValueError) as error:  # a record that Luce did not write
         raise ModelError(f"{model}: its record cannot be shown ({error!r}); --json shows it as it is") from None
-    print(f"File         {model} ({len(content) / 1e6:.1f} MB)", *lines, sep="\n")
+    print(f"File         {model} ({file_size(len(content))})", *lines, sep="\n")
     return 0
 
 

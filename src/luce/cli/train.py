@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from luce.cli.console import Json, Quiet, Threads, named_numbers, print_json, print_metrics, reporter
+from luce.cli.console import Json, Quiet, Threads, file_size, named_numbers, print_json, print_metrics, reporter
 
 EXAMPLES = (
     ("luce train photos -o pets.onnx", "photos/cat/1.jpg, photos/dog/2.jpg, …"),
@@ -129,7 +129,7 @@ def _print_summary(result: Any, output: Path | None, report: Path | None) -> Non
         listed = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
         print(f"Data         {listed} (see the report, or `luce check`)")
     if output is not None:
-        print(f"Model        {output} ({len(classifier.data) / 1e6:.1f} MB)")
+        print(f"Model        {output} ({file_size(len(classifier.data))})")
     if report is not None:
         print(f"Report       {report}")
     print(f"Time         {result.seconds:.1f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -11,7 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -332,6 +334,37 @@ def test_ctrl_c_leaves_the_old_model(model: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert old.read_bytes() == model.read_bytes()
     assert [p.name for p in old.parent.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+@pytest.mark.parametrize("reports", [True, False])
+def test_an_interrupt_that_python_forgets_still_stops(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: bool, reports: bool
+) -> None:
+    """As when it arrives in a callback of the garbage collector, where no exception gets out."""
+    from luce import training
+
+    usual = signal.getsignal(signal.SIGINT)
+
+    class Callback:
+        def __del__(self) -> None:
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+
+    def fit(_data: object, _options: object, *, progress: Callable[[str, int, int], None], say: object) -> object:
+        del say
+        Callback()
+        if reports:
+            progress("Reading pictures", 1, 2)
+        return None
+
+    monkeypatch.setattr(training, "fit", fit)
+    words = ["train", "digits", "-o", str(tmp_path / "m.onnx")]
+    assert main([*words, "--quiet"] if quiet else words) == 130
+    assert capsys.readouterr().err == "luce: stopped; nothing was half-written\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 def test_a_bug_is_one_sentence_and_shows_its_place_when_asked(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

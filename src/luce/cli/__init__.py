@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 from luce import __version__
 from luce.cli import check, evaluate, predict, show, train, verify
 from luce.cli.console import STDIN
+from luce.cli.interrupt import listening
 from luce.errors import DataError, ImageError, LuceError, ModelError
 
 EXAMPLES = (
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     words = [STDIN if word == "-" else word for word in (sys.argv[1:] if argv is None else argv)]
     try:
-        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        with listening():
+            result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except CycloptsError as error:

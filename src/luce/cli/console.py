@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from cyclopts import Parameter
 
+from luce.cli import interrupt
+
 if TYPE_CHECKING:
     from luce.metrics import Estimate, Metrics
 
@@ -23,7 +25,7 @@ Threads = Annotated[int | None, Parameter(show_default=False)]
 
 
 class Reporter(Protocol):
-    """Where progress and sentences go."""
+    """Where progress and sentences go. An interrupt that got lost is raised again at the next progress."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage is."""
@@ -34,10 +36,10 @@ class Reporter(Protocol):
 
 class _Silent:
     def progress(self, stage: str, done: int, total: int) -> None:
-        pass
+        interrupt.check()
 
     def say(self, sentence: str) -> None:
-        pass
+        interrupt.check()
 
 
 class _Plain:
@@ -48,6 +50,7 @@ class _Plain:
         self._began = self._last = 0.0
 
     def progress(self, stage: str, done: int, total: int) -> None:
+        interrupt.check()
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._began, self._last = stage, now, now
@@ -73,6 +76,7 @@ class _Bars:
         self._tasks: dict[str, Any] = {}
 
     def progress(self, stage: str, done: int, total: int) -> None:
+        interrupt.check()
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
         self._progress.update(self._tasks[stage], completed=done, total=total)

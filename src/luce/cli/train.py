@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from luce.cli import interrupt
 from luce.cli.console import Json, Quiet, Threads, file_size, named_numbers, print_json, print_metrics, reporter
 
 EXAMPLES = (
@@ -83,6 +84,7 @@ def train(
     )
     with reporter(quiet=quiet) as console:
         result = training.fit(data, options, progress=console.progress, say=console.say)
+        interrupt.check()
         if output is not None:
             result.classifier.save(output)
         if report is not None:

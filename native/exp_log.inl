@@ -50,16 +50,15 @@ template <class T>
 inline Vec<T> exp_nonpositive(Vec<T> x) {
   using C = ExpConstants<T>;
   using Int = typename VecTypes<T>::Int;
-  const Vec<T> clamped = x < C::kLowest ? splat(C::kLowest) : x;
-  const Vec<T> shifted = clamped * C::kLog2e + C::kRounder;
+  const Vec<T> clamped = x < C::kLowest ? splat(C::kLowest) : x;  // exp(kLowest) rounds to 0
+  const Vec<T> shifted = mul_add<T>(clamped, splat(C::kLog2e), splat(C::kRounder));
   const Vec<T> n = shifted - C::kRounder;
   const VecInt<T> exponent = bits<VecInt<T>>(shifted) - bits<Int>(C::kRounder);
-  const Vec<T> r = (clamped - n * C::kLn2High) - n * C::kLn2Low;
+  const Vec<T> r = mul_add<T>(n, splat(-C::kLn2Low), mul_add<T>(n, splat(-C::kLn2High), clamped));
   Vec<T> p = splat(static_cast<T>(inverse_factorial(C::kDegree)));
-  for (int i = C::kDegree - 1; i >= 0; --i) p = p * r + static_cast<T>(inverse_factorial(i));
+  for (int i = C::kDegree - 1; i >= 0; --i) p = mul_add<T>(p, r, splat(static_cast<T>(inverse_factorial(i))));
   const VecInt<T> half = exponent >> 1;
-  const Vec<T> result = p * power_of_two<T>(half) * power_of_two<T>(exponent - half);
-  return x < C::kLowest ? splat(T(0)) : result;
+  return p * power_of_two<T>(half) * power_of_two<T>(exponent - half);
 }
 
 }  // namespace

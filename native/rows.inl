@@ -144,12 +144,17 @@ inline double log_sum(const T* x, size_t k, T m, T beta) {
 }
 
 template <class T>
+void log_softmax_at_infinity(const T* x, T* out, size_t k, T m) {
+  softmax_at_infinity(x, out, k, m);
+  for (size_t i = 0; i < k; ++i) out[i] = std::log(out[i]);
+}
+
+template <class T>
 void log_softmax(const T* x, T* out, size_t n, size_t k, T beta) {
   for (size_t row = 0; row < n; ++row, x += k, out += k) {
     const T m = row_max(x, k);
     if (std::isinf(m)) {
-      softmax_at_infinity(x, out, k, m);
-      for (size_t i = 0; i < k; ++i) out[i] = std::log(out[i]);
+      log_softmax_at_infinity(x, out, k, m);
       continue;
     }
     const T shift = static_cast<T>(log_sum(x, k, m, beta));
@@ -175,22 +180,27 @@ double loss_at_infinity(const T* x, size_t k) {
   return has_nan(x, k) ? kNaN<double> : std::log(static_cast<double>(count_infinite(x, k)));
 }
 
+// A row that does not count, or whose maximum is infinite.
+template <class T>
+void cross_entropy_special(const T* x, std::int64_t y, T w, T* loss, T* grad, size_t k) {
+  if (y < 0 || w == 0) {
+    *loss = 0;
+    return fill(grad, k, T(0));
+  }
+  const double value = loss_at_infinity(x, k);
+  *loss = x[y] == kInfinity<T> || value != value ? static_cast<T>(value * w) : kInfinity<T> * w;
+  fill(grad, k, *loss != *loss ? kNaN<T> : T(0));
+}
+
 template <class T>
 void cross_entropy(const T* x, const std::int64_t* target, const T* weight, T* loss, T* grad, size_t n,
                    size_t k, T beta) {
   for (size_t row = 0; row < n; ++row, x += k, grad += k) {
     const std::int64_t y = target[row];
     const T w = weight ? weight[row] : T(1);
-    if (y < 0 || w == 0) {
-      loss[row] = 0;
-      fill(grad, k, T(0));
-      continue;
-    }
-    const T m = row_max(x, k);
-    if (std::isinf(m)) {
-      const double value = loss_at_infinity(x, k);
-      loss[row] = x[y] == kInfinity<T> || value != value ? static_cast<T>(value * w) : kInfinity<T> * w;
-      fill(grad, k, loss[row] != loss[row] ? kNaN<T> : T(0));
+    const T m = y < 0 || w == 0 ? T(0) : row_max(x, k);
+    if (y < 0 || w == 0 || std::isinf(m)) {
+      cross_entropy_special(x, y, w, loss + row, grad, k);
       continue;
     }
     const T z = x[y];
@@ -231,11 +241,6 @@ void cross_entropy_soft(const T* x, const T* target, const T* weight, T* loss, T
     const T scale = static_cast<T>(w * beta * mass / sum), pull = w * beta;
     for (size_t i = 0; i < k; ++i) grad[i] = grad[i] * scale - target[i] * pull;
   }
-}
-
-template <class T>
-constexpr luce::RowKernels<T> row_kernels() {
-  return {softmax<T>, log_softmax<T>, logsumexp<T>, cross_entropy<T>, cross_entropy_soft<T>};
 }
 
 }  // namespace

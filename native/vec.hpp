@@ -2,6 +2,12 @@
 // for.
 #pragma once
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -56,19 +62,61 @@ inline void store(T* p, Vec<T> v) {
 // The first `count` numbers, then `fill`.
 template <class T>
 inline Vec<T> load_part(const T* p, std::size_t count, T fill) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1);
+  const Vec<T> rest = Vec<T>{} + fill;
+  if constexpr (sizeof(T) == sizeof(float))
+    return (Vec<T>)_mm512_mask_loadu_ps((__m512)rest, mask, p);
+  else
+    return (Vec<T>)_mm512_mask_loadu_pd((__m512d)rest, static_cast<__mmask8>(mask), p);
+#elif defined(__AVX2__)
+  VecInt<T> place;
+  for (std::size_t i = 0; i < kWidth<T>; ++i) place[i] = static_cast<typename VecTypes<T>::Int>(i);
+  const VecInt<T> inside = place < static_cast<typename VecTypes<T>::Int>(count);
+  Vec<T> v;
+  if constexpr (sizeof(T) == sizeof(float))
+    v = (Vec<T>)_mm256_maskload_ps(p, (__m256i)inside);
+  else
+    v = (Vec<T>)_mm256_maskload_pd(p, (__m256i)inside);
+  return inside ? v : Vec<T>{} + fill;
+#else
   T buffer[kWidth<T>];
   for (std::size_t i = 0; i < kWidth<T>; ++i) buffer[i] = i < count ? p[i] : fill;
   return load(buffer);
+#endif
 }
 
 template <class T>
 inline void store_part(T* p, Vec<T> v, std::size_t count) {
-  std::memcpy(p, &v, count * sizeof(T));
+  for (std::size_t i = 0; i < count; ++i) p[i] = v[i];
 }
 
 template <class T>
 inline Vec<T> splat(T value) {
   return Vec<T>{} + value;
+}
+
+// a * b + c, rounded once where the instruction set can (all but baseline x86).
+template <class T>
+inline Vec<T> mul_add(Vec<T> a, Vec<T> b, Vec<T> c) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float))
+    return (Vec<T>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  else
+    return (Vec<T>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__)
+  if constexpr (sizeof(T) == sizeof(float))
+    return (Vec<T>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  else
+    return (Vec<T>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__ARM_NEON)
+  if constexpr (sizeof(T) == sizeof(float))
+    return (Vec<T>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  else
+    return (Vec<T>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  return a * b + c;
+#endif
 }
 
 // A NaN in `a` is dropped, one in `b` is kept: the running maximum stands in `b`.

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from luce.arrays import as_rows
 from luce.links import log_softmax, logsumexp, softmax
 from tests import reference, tolerances
 
@@ -287,3 +288,56 @@ WRONG_CALLS: tuple[tuple[type[Exception], str, Any, dict[str, Any]], ...] = (
 def test_a_wrong_argument_is_named(error: type[Exception], message: str, x: Any, options: dict[str, Any]) -> None:
     with pytest.raises(error, match=f"^softmax: .*{message}"):
         softmax(x, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(7,), (5, 3), (2, 3, 70)])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_short_way_in_gives_the_same_bits(
+    dtype: type[np.floating], shape: tuple[int, ...], temperature: float
+) -> None:
+    """`as_rows` serves plain arrays, `enter` everything: a mask that masks nothing takes the way through `enter`."""
+    x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    everywhere = np.ones(shape, bool)
+    for function in (softmax, log_softmax):
+        expected = function(x, temperature=temperature, where=everywhere)
+        assert as_rows(x, -1, None) is not None
+        np.testing.assert_array_equal(function(x, temperature=temperature), expected)
+        np.testing.assert_array_equal(function(x, len(shape) - 1, temperature=temperature), expected)
+        out = np.full_like(x, 7)
+        assert function(x, temperature=temperature, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+        same = x.copy()
+        assert function(same, temperature=temperature, out=same) is same
+        np.testing.assert_array_equal(same, expected)
+
+
+def test_what_needs_care_does_not_take_the_short_way() -> None:
+    x = np.zeros((4, 6), np.float32)
+    bytes_of = np.zeros(4 * 6 * 4 + 1, np.uint8)
+    locked = x.copy()
+    locked.flags.writeable = False
+    assert as_rows(locked, -1, None) is not None
+    careful: list[tuple[Any, Any, Any]] = [
+        (x.tolist(), -1, None),
+        (x.T, -1, None),
+        (x.astype(np.float16), -1, None),
+        (x.astype(">f4"), -1, None),
+        (bytes_of[1:].view(np.float32).reshape(4, 6), -1, None),
+        (np.ma.array(x), -1, None),
+        (x, 0, None),
+        (x, 2, None),
+        (x, True, None),
+        (x[:0], -1, None),
+        (np.float32(1), -1, None),
+        (x, -1, x[::-1]),
+        (x, -1, np.zeros((4, 6))),
+        (x, -1, np.zeros((6, 4), np.float32)),
+        (x, -1, np.zeros((6, 4), np.float32).T),
+        (x, -1, locked),
+        (locked, -1, locked),
+        (x[:3], -1, x[1:]),
+        (x, -1, "out"),
+    ]
+    for given_x, axis, out in careful:
+        assert as_rows(given_x, axis, out) is None, (given_x, axis, out)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Floats = NDArray[np.floating[Any]]
+_NATIVE = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,29 @@ def enter(
     if where is not None:
         rows = np.where(_mask(name, where, array.shape, place), rows, compute(-np.inf))
     return Gate(rows, moved.shape, place, result_dtype)
+
+
+def as_rows(x: object, axis: int, out: object) -> tuple[Floats, Floats] | None:
+    """The short way in: `x` and `out` (a new array if `None`) as rows (N, K), when nothing has to be converted.
+
+    `None` for anything but contiguous float32 or float64 arrays with the classes last, `out` being `x` itself or apart
+    from it; `enter` is the way in for everything, and says what is wrong.
+    """
+    if type(x) is not np.ndarray or x.dtype not in _NATIVE or not (x.flags.c_contiguous and x.flags.aligned):
+        return None
+    if x.ndim == 0 or x.size == 0 or type(axis) is not int or axis not in (-1, x.ndim - 1):
+        return None
+    if out is None:
+        out = np.empty_like(x)
+    elif out is not x:
+        if type(out) is not np.ndarray or out.dtype is not x.dtype or out.shape != x.shape:
+            return None
+        if not out.flags.carray or np.may_share_memory(x, out):
+            return None
+    elif not x.flags.writeable:
+        return None
+    shape = (-1, x.shape[-1])
+    return x.reshape(shape), out.reshape(shape)
 
 
 def positive(name: str, parameter: str, value: float, hint: str = "") -> float:

@@ -60,6 +60,8 @@ def cross_entropy_rows(
 
 def inverse_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
     """1 / temperature within what `dtype` holds: past its ends 0 times infinity would give NaN."""
+    if temperature == 1:
+        return 1.0
     limits = np.finfo(dtype)
     return min(max(1 / temperature, float(limits.smallest_subnormal)), float(limits.max))
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce import _native
-from luce.arrays import Floats, enter, positive
+from luce.arrays import Floats, as_rows, enter, positive
 from luce.links.fused import cross_entropy_rows, inverse_temperature
 from luce.threads import default_threads
 
@@ -156,7 +156,11 @@ def _map(
     out: NDArray[Any] | None,
     dtype: DTypeLike | None,
 ) -> NDArray[Any]:
-    positive(name, "temperature", temperature, _ARGMAX)
+    if type(temperature) is not float or temperature != 1.0:
+        positive(name, "temperature", temperature, _ARGMAX)
+    if where is None and dtype is None and (rows := as_rows(x, axis, out)) is not None:
+        kernel(*rows, inverse_temperature(temperature, rows[0].dtype), _threads(rows[0]))
+        return out if out is not None else rows[1].reshape(np.shape(x))
     gate = enter(name, x, axis, where=where, out=out, dtype=dtype)
     direct = (
         out is not None

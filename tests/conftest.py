@@ -7,9 +7,12 @@ import os
 # Before NumPy is imported: test processes share the cores, and BLAS threads that spin for one make all of them crawl.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from luce import _native
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,3 +30,12 @@ def _data_dir() -> Path:
 def data_dir() -> Path:
     """Folder of the development data sets (see CONTRIBUTING.md); tests that use it are marked `data`."""
     return _data_dir()
+
+
+@pytest.fixture(params=_native.instruction_sets())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set that this machine runs, for the time of one test."""
+    usual = _native.instruction_set()
+    _native.force_instruction_set(request.param)
+    yield request.param
+    _native.force_instruction_set(usual)

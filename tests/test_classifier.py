@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import luce
 from luce import ImageClassifier, Prediction
 from luce.classifier import GOLDEN_TOLERANCE
 from luce.errors import DataError, ImageError, LuceError, ModelError
-from luce.images import load
+from luce.images import Source, load
 from luce.model_file import build, golden_vectors
 from luce.training import Options, fit
 from tests.photos import EVEN, draw, draw_folder
@@ -45,9 +46,10 @@ def test_every_kind_of_source_gives_the_same(classifier: ImageClassifier, paths:
     expected = classifier.predict_proba(path)
     assert expected.shape == (3,)
     assert expected.dtype == np.float32
-    sources = [str(path), data, bytearray(data), io.BytesIO(data), Image.open(path), np.asarray(Image.open(path))]
+    image = Image.open(path)
+    sources: list[Source] = [str(path), data, bytearray(data), io.BytesIO(data), image, np.asarray(image)]
     for source in sources:
-        np.testing.assert_array_equal(classifier.predict_proba(source), expected)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(classifier.predict_proba(source), expected)
 
 
 def test_predictions_are_ranked_probabilities_by_name(classifier: ImageClassifier, paths: list[Path]) -> None:
@@ -108,16 +110,14 @@ def test_a_bad_picture_stops_or_is_reported_in_its_place(
 def test_an_endless_stream_is_consumed_as_needed(classifier: ImageClassifier, paths: list[Path]) -> None:
     taken = 0
 
-    def endless() -> object:
+    def endless() -> Iterator[Path]:
         nonlocal taken
         while True:
             taken += 1
             yield paths[0]
 
-    results = classifier.predict_each(endless(), n_threads=2)  # type: ignore[arg-type]
-    for _ in range(10):
-        next(results)
-    results.close()  # type: ignore[attr-defined]
+    for _ in zip(range(10), classifier.predict_each(endless(), n_threads=2), strict=False):
+        pass
     assert taken <= 10 + 5 * 256
 
 

@@ -15,14 +15,6 @@ DTYPES = (np.float16, np.float32, np.float64)
 OTHER_PARAMETERS: dict[str, tuple[Link, ...]] = {"softmax": (Softmax(temperature=2.0), Softmax(temperature=0.3))}
 
 
-@pytest.fixture(params=_native.instruction_sets())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    usual = _native.instruction_set()
-    _native.force_instruction_set(request.param)
-    yield request.param
-    _native.force_instruction_set(usual)
-
-
 def samples(dtype: type[np.floating]) -> Iterator[Array]:
     """Logits of many lengths: on both sides of every vector width, short and long."""
     rng = np.random.default_rng(2)

@@ -6,7 +6,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -37,14 +37,6 @@ LENGTHS = (
     35,
     1000,
 )  # around every width W: W - 1, W, W + 1, 2 W + 1
-
-
-@pytest.fixture(params=_native.instruction_sets())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    usual = _native.instruction_set()
-    _native.force_instruction_set(request.param)
-    yield request.param
-    _native.force_instruction_set(usual)
 
 
 @functools.cache

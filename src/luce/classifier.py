@@ -72,8 +72,8 @@ class ImageClassifier:
         """Divides the logits; fitted after training."""
         return self.card.temperature
 
-    @overload  # a str is also a sequence of str, and a single picture all the same
-    def predict(  # type: ignore[overload-overlap]
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is also a sequence of str, and one picture all the same
         self, sources: Source, *, top: int = 5, n_threads: int | None = None
     ) -> Prediction: ...
     @overload

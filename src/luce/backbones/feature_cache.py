@@ -134,7 +134,7 @@ class FeatureCache:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > last:
                     raise
-                time.sleep(_PAUSE)
+                time.sleep(_PAUSE)  # whoever holds the file is done in milliseconds
 
     def _flush(self) -> None:
         if self._connection is None or not self._pending:

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from luce import model_file
 from luce.backbones import Backbone, open_backbone, open_session, run
+from luce.card import Card
 from luce.errors import DownloadError, ModelError
 from luce.images import Preparation
 
@@ -239,7 +240,7 @@ def test_without_a_known_name_the_first_output_counts(tmp_path: Path) -> None:
 
 def head_on(backbone: Backbone) -> bytes:
     """A model file with an arbitrary head on the backbone."""
-    card = model_file.Card(
+    card = Card(
         classes=("a", "b"),
         preparation=backbone.preparation,
         backbone={"name": backbone.name, "sha256": "", "licence": "", "n_features": backbone.n_features},

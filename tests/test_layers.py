@@ -12,8 +12,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "luce"
 LAYERS = [
     "errors", "threads", "paths", "files", "seal", "parallel", "arrays", "links", "losses", "regression", "calibration",
-    "metrics", "images", "datasets", "backbones", "model_file", "evaluation", "classifier", "training", "report",
-    "plots", "torch", "cli", "web", "__main__",
+    "metrics", "images", "datasets", "backbones", "card", "model_file", "evaluation", "classifier", "training",
+    "report", "plots", "torch", "cli", "web", "__main__",
 ]  # fmt: skip
 HEAVY = (
     "onnx",

@@ -22,9 +22,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from luce import model_file, seal
 from luce.backbones import open_backbone
+from luce.card import Card
 from luce.errors import LuceError, ModelError
 from luce.images import Preparation
-from luce.model_file import CARD_KEY, GOLDEN_KEY, Card, Golden
+from luce.model_file import CARD_KEY, GOLDEN_KEY, Golden
 
 WIDTH, HEIGHT, K = 5, 4, 3
 RNG = np.random.default_rng(0)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from luce import model_file
 from luce.backbones.extract import chunk_size
 from luce.backbones.session import Session, open_session, run
+from luce.card import Card
 from luce.datasets import Dataset, open_dataset
 from luce.errors import DataError, ImageError, ModelError
 from luce.evaluation import Evaluation, evaluate_logits, join_by_name, unreadable
 from luce.images import MAX_PIXELS, Source, load
-from luce.model_file import Card
 from luce.parallel import map_chunks
 from luce.threads import default_threads
 

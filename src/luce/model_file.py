@@ -10,10 +10,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-import reprlib
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luce import seal
+from luce.card import JSON_ERRORS, Card, parse_card, reason, refuse_constant
 from luce.errors import ModelError
 from luce.files import write_atomically
-from luce.images import Preparation
 
-FORMAT = 1
 CARD_KEY = "luce.card"
 GOLDEN_KEY = "luce.golden"
 MAX_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_GOLDEN_BYTES = 1 << 28
 _TEMPERATURE = "head.temperature"
-_LOWEST_TEMPERATURE = 1e-30  # in float32 neither it nor its inverse is 0 or infinite
-_STATED: tuple[tuple[str, str, Any], ...] = (
-    ("backbone", "name", str),
-    ("backbone", "sha256", str),
-    ("backbone", "licence", str),
-    ("backbone", "n_features", int),
-    ("link", "name", str),
-    ("calibration", "method", str),
-    ("calibration", "note", str | None),
-)
-_JSON_ERRORS = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,46 +43,6 @@ class Golden:
 
     pixels: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What a model file says of itself.
-
-    Attributes:
-        classes: the K names, in the order of the outputs.
-        preparation: how a picture becomes the graph's input.
-        backbone: name, sha256, licence and n_features.
-        link: name and parameters of the link, e.g. {"name": "softmax"}.
-        probability_kind: "softmax": each row is one distribution over the classes.
-        temperature: divides the logits inside the graph.
-        calibration: method, n_rows, nll_before, nll_after, note.
-        training: the record: data, counts, penalty, seed, metrics, problems, version.
-    """
-
-    classes: tuple[str, ...]
-    preparation: Preparation
-    backbone: Mapping[str, Any]
-    temperature: float
-    calibration: Mapping[str, Any]
-    training: Mapping[str, Any]
-    link: Mapping[str, Any] = field(default_factory=lambda: {"name": "softmax"})
-    probability_kind: str = "softmax"
-
-    def to_json(self) -> str:
-        """The card as JSON, without NaN or infinity."""
-        content = {
-            "format": FORMAT,
-            "classes": list(self.classes),
-            "preparation": self.preparation.to_dict(),
-            "backbone": dict(self.backbone),
-            "link": dict(self.link),
-            "probability_kind": self.probability_kind,
-            "temperature": self.temperature,
-            "calibration": dict(self.calibration),
-            "training": dict(self.training),
-        }
-        return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
 def build(
@@ -255,64 +202,6 @@ def _signature(value: Any) -> tuple[str, int, tuple[int, ...]]:
     return value.name, tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim)
 
 
-def parse_card(text: str) -> Card:
-    """Read a card from JSON.
-
-    Raises:
-        ModelError: it is newer, incomplete or contradicts itself.
-    """
-    try:
-        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_repetition)
-        version = content["format"]
-        if type(version) is not int or version < 1:
-            raise ModelError(f"its format number is {reprlib.repr(version)}")
-        if version > FORMAT:
-            raise ModelError(
-                f"it was made by a newer Luce (format {reprlib.repr(version)}, this one reads {FORMAT}): update luce"
-            )
-        return _card(content)
-    except _JSON_ERRORS as error:
-        raise ModelError(f"its description is incomplete or wrong: {_reason(error)}") from None
-
-
-def _card(content: Mapping[str, Any]) -> Card:
-    classes, temperature, kind = content["classes"], content["temperature"], content["probability_kind"]
-    if not (isinstance(classes, list) and len(classes) >= 2 and all(isinstance(c, str) and c for c in classes)):
-        raise ModelError("its class names are not two or more words")
-    if len(set(classes)) != len(classes):
-        raise ModelError("two of its classes have the same name")
-    if type(temperature) not in (int, float) or not _LOWEST_TEMPERATURE <= temperature <= 1 / _LOWEST_TEMPERATURE:
-        raise ModelError(f"its temperature is {reprlib.repr(temperature)}")
-    if kind != "softmax":
-        raise ModelError(f"its probabilities are of the kind {reprlib.repr(kind)}; this Luce knows softmax")
-    parts = {name: content[name] for name in ("backbone", "link", "calibration", "training")}
-    for name, part in parts.items():
-        if not isinstance(part, dict):
-            raise ModelError(f"its {name} is not described by names and values")
-    for part, key, kinds in _STATED:
-        if not isinstance(parts[part][key], kinds):
-            raise ModelError(f"its {part} has the {key} {reprlib.repr(parts[part][key])}")
-    json.dumps(content, ensure_ascii=False).encode()  # half a character in any text is an error
-    preparation = Preparation.from_dict(content["preparation"])
-    return Card(tuple(classes), preparation, temperature=float(temperature), probability_kind=kind, **parts)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number in JSON")
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name comes twice")
-    return dict(pairs)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
-
-
 def golden_vectors(data: bytes, card: Card) -> list[Golden]:
     """The golden vectors of a checked model file.
 
@@ -327,7 +216,7 @@ def golden_vectors(data: bytes, card: Card) -> list[Golden]:
 def _golden_from_json(text: str, card: Card) -> list[Golden]:
     shape = (card.preparation.height, card.preparation.width, 3)
     try:
-        items = json.loads(text, parse_constant=_refuse_constant)
+        items = json.loads(text, parse_constant=refuse_constant)
         if not isinstance(items, list) or len(items) * prod(shape) > MAX_GOLDEN_BYTES:
             raise ValueError("they are no list, or too many")
         vectors = [
@@ -337,8 +226,8 @@ def _golden_from_json(text: str, card: Card) -> list[Golden]:
             )
             for item in items
         ]
-    except (*_JSON_ERRORS, zlib.error) as error:
-        raise ModelError(f"its golden vectors are damaged: {_reason(error)}") from None
+    except (*JSON_ERRORS, zlib.error) as error:
+        raise ModelError(f"its golden vectors are damaged: {reason(error)}") from None
     for vector in vectors:
         p = vector.probabilities
         if p.shape != (len(card.classes),) or not ((p >= 0) & (p <= 1)).all():

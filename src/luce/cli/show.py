@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from luce.cli.console import Json, file_size, print_json
 
 if TYPE_CHECKING:
-    from luce.model_file import Card
+    from luce.card import Card
 
 EXAMPLES = (
     ("luce show pets.onnx", "a page for people"),

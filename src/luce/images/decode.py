@@ -29,7 +29,7 @@ from PIL import (
 )
 
 from luce.errors import ImageError
-from luce.images import colour, jpeg, png, tiff
+from luce.images import colour, jpeg, png, tiff, webp
 from luce.images.source import Source, read_file, what_else
 
 _ANIMATED: Final = "the first frame of several"
@@ -145,7 +145,7 @@ def _decode_bytes(data: bytes, min_side: int | None, max_pixels: int) -> Picture
     if data.startswith((b"II*\0", b"MM\0*", b"II+\0")):
         return _decode_tiff(data, max_pixels)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        _check_size(*_webp_size(data), max_pixels)
+        _check_size(*webp.size(data), max_pixels)
         return _decode_other("WEBP", data, max_pixels)
     if data.startswith(b"GIF8"):
         return _decode_other("GIF", data, max_pixels)
@@ -276,18 +276,6 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
             f"the picture is {width:,} x {height:,} pixels, more than the limit of {max_pixels:,} "
             "(max_pixels raises it)"
         )
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height as the header has them, for its reader takes the memory when it is opened."""
-    if data[12:16] == b"VP8X":
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if data[12:16] == b"VP8L":
-        packed = int.from_bytes(data[21:25], "little")
-        return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
-    if len(data) < 30:
-        raise ImageError("the picture's header is damaged or cut off")
-    return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

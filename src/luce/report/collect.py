@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from luce.card import Card
 from luce.classifier import ImageClassifier
 from luce.datasets import Problem
 from luce.errors import ImageError
 from luce.evaluation import Evaluation
 from luce.images import Source, decode
 from luce.metrics import wilson
-from luce.model_file import Card
 from luce.report.content import ClassScores, Confusion, Mistake, Report, Summary
 from luce.report.render import render
 from luce.training import Training

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from luce import model_file
 from luce.backbones import Backbone, open_session, run
+from luce.card import Card
 from luce.classifier import ImageClassifier
 from luce.datasets import Dataset, Problem
 from luce.errors import ImageError, ModelError
 from luce.evaluation import Evaluation
 from luce.images import load
-from luce.model_file import Card, Golden
+from luce.model_file import Golden
 from luce.training.head import Head
 from luce.training.options import Options
 

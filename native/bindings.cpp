@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -22,16 +23,21 @@ template <class T>
 using Rows = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Column = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Slabs = nb::ndarray<T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 // Numbers for which a second thread is worth waking.
 constexpr std::size_t kGrain = 1 << 15;
+// What threads share out among them where there are no rows: columns, single numbers.
+constexpr std::size_t kTileColumns = 64;
+constexpr std::size_t kPiece = 1 << 12;
 
 const luce::Kernels* forced = nullptr;  // by tests only
 
 const luce::Kernels& table() { return forced ? *forced : luce::kernels(); }
 
 template <class T>
-const luce::RowKernels<T>& row_kernels() {
+const luce::Table<T>& kernels_of() {
   if constexpr (sizeof(T) == sizeof(float))
     return table().f32;
   else
@@ -43,83 +49,172 @@ void expect(bool ok, const char* what) {
 }
 
 template <class F>
-void over_rows(std::size_t n, std::size_t k, int n_threads, const F& work) {
+void over(std::size_t units, std::size_t numbers, int n_threads, const F& work) {
   nb::gil_scoped_release unlocked;
-  luce::split_rows(n, n * k < 2 * kGrain ? 1 : n_threads, work);
+  luce::split_rows(units, numbers < 2 * kGrain ? 1 : n_threads, work);
+}
+
+using Target = std::optional<Column<const std::int64_t>>;
+using Shapes = std::optional<Column<const double>>;
+
+// The parameters for the rows from `first` on.
+luce::Parameters from_row(luce::Parameters p, std::size_t first) {
+  if (p.shapes) p.shapes += first;
+  return p;
+}
+
+void expect_classes(const std::int64_t* target, std::size_t n, std::size_t k) {
+  for (std::size_t i = 0; i < n; ++i)
+    expect(target[i] < static_cast<std::int64_t>(k), "a target is not below the number of classes");
+}
+
+// A kernel from rows (n, k) to rows, or to one number for each (`per_row` = 1).
+template <class T, class Out>
+void run_map(typename luce::MemberKernels<T>::Map kernel, const Rows<const T>& x, const Out& out,
+             std::size_t per_row, const Target& target, const Shapes& shapes, luce::Parameters p,
+             int n_threads) {
+  const std::size_t n = x.shape(0), k = x.shape(1);
+  expect(!target || target->shape(0) == n, "target must have one entry for each row");
+  expect(!shapes || shapes->shape(0) == n, "shapes must have one entry for each row");
+  const std::int64_t* y = target ? target->data() : nullptr;
+  if (y) expect_classes(y, n, k);
+  p.shapes = shapes ? shapes->data() : nullptr;
+  over(n, n * k, n_threads, [&](std::size_t first, std::size_t last) {
+    kernel(x.data() + first * k, y ? y + first : nullptr, out.data() + first * per_row, last - first, k,
+           from_row(p, first));
+  });
 }
 
 template <class T>
-void bind_maps(nb::module_& m) {
-  using Map = void (*)(const T*, T*, std::size_t, std::size_t, T);
-  const auto bind = [&m](const char* name, Map luce::RowKernels<T>::* kernel) {
-    m.def(
-        name,
-        [kernel](Rows<const T> x, Rows<T> out, T beta, int n_threads) {
-          const std::size_t n = x.shape(0), k = x.shape(1);
-          expect(out.shape(0) == n && out.shape(1) == k, "out must have the shape of x");
-          const Map map = row_kernels<T>().*kernel;
-          over_rows(n, k, n_threads, [&](std::size_t first, std::size_t last) {
-            map(x.data() + first * k, out.data() + first * k, last - first, k, beta);
-          });
-        },
-        "x"_a.noconvert(), "out"_a.noconvert(), "beta"_a = 1, "n_threads"_a = 1);
-  };
-  bind("softmax", &luce::RowKernels<T>::softmax);
-  bind("log_softmax", &luce::RowKernels<T>::log_softmax);
+void bind_map(nb::module_& m, const char* name, luce::MemberKernels<T> luce::Table<T>::* member,
+              typename luce::MemberKernels<T>::Map luce::MemberKernels<T>::* map,
+              typename luce::MemberKernels<T>::Columns luce::MemberKernels<T>::* columns) {
   m.def(
-      "logsumexp",
-      [](Rows<const T> x, Column<T> out, T beta, int n_threads) {
+      name,
+      [member, map](Rows<const T> x, Rows<T> out, double beta, int n_threads, double shape, double margin,
+                    Target target, Shapes shapes) {
+        expect(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "out must have the shape of x");
+        run_map<T>(kernels_of<T>().*member.*map, x, out, x.shape(1), target, shapes,
+                   {beta, shape, margin, nullptr}, n_threads);
+      },
+      "x"_a.noconvert(), "out"_a.noconvert(), "beta"_a = 1, "n_threads"_a = 1, "shape"_a = 0, "margin"_a = 0,
+      "target"_a.noconvert() = nb::none(), "shapes"_a.noconvert() = nb::none());
+  m.def(
+      name,
+      [member, columns](Slabs<const T> x, Slabs<T> out, double beta, int n_threads, double shape) {
+        const std::size_t slabs = x.shape(0), k = x.shape(1), stride = x.shape(2);
+        expect(out.shape(0) == slabs && out.shape(1) == k && out.shape(2) == stride,
+               "out must have the shape of x");
+        const auto kernel = kernels_of<T>().*member.*columns;
+        const luce::Parameters p{beta, shape, 0, nullptr};
+        const std::size_t tiles = (stride + kTileColumns - 1) / kTileColumns;
+        over(slabs * tiles, slabs * k * stride, n_threads, [&](std::size_t first, std::size_t last) {
+          while (first < last) {
+            const std::size_t slab = first / tiles, end = std::min(last, (slab + 1) * tiles);
+            kernel(x.data() + slab * k * stride, out.data() + slab * k * stride, k, stride,
+                   (first - slab * tiles) * kTileColumns,
+                   std::min(stride, (end - slab * tiles) * kTileColumns), p);
+            first = end;
+          }
+        });
+      },
+      "x"_a.noconvert(), "out"_a.noconvert(), "beta"_a = 1, "n_threads"_a = 1, "shape"_a = 0);
+}
+
+template <class T, class Y, class Kernel>
+void run_loss(Kernel kernel, const Rows<const T>& x, const Y* target, std::size_t per_row,
+              const Column<T>& loss, const Rows<T>& grad, const std::optional<Column<const T>>& weight,
+              luce::Parameters p, const Shapes& shapes, int n_threads) {
+  const std::size_t n = x.shape(0), k = x.shape(1);
+  expect(loss.shape(0) == n, "loss must have one entry for each row");
+  expect(grad.shape(0) == n && grad.shape(1) == k, "grad must have the shape of x");
+  expect(!weight || weight->shape(0) == n, "weight must have one entry for each row");
+  expect(!shapes || shapes->shape(0) == n, "shapes must have one entry for each row");
+  p.shapes = shapes ? shapes->data() : nullptr;
+  const T* w = weight ? weight->data() : nullptr;
+  over(n, n * k, n_threads, [&](std::size_t first, std::size_t last) {
+    kernel(x.data() + first * k, target + first * per_row, w ? w + first : nullptr, loss.data() + first,
+           grad.data() + first * k, last - first, k, from_row(p, first));
+  });
+}
+
+template <class T, class Get>
+void bind_soft_loss(nb::module_& m, const char* name, Get kernel) {
+  m.def(
+      name,
+      [kernel](Rows<const T> x, Rows<const T> target, Column<T> loss, Rows<T> grad,
+               std::optional<Column<const T>> weight, double beta, int n_threads, double shape, double margin,
+               Shapes shapes) {
         const std::size_t n = x.shape(0), k = x.shape(1);
-        expect(out.shape(0) == n, "out must have one entry for each row");
-        const auto reduce = row_kernels<T>().logsumexp;
-        over_rows(n, k, n_threads, [&](std::size_t first, std::size_t last) {
-          reduce(x.data() + first * k, out.data() + first, last - first, k, beta);
+        expect(target.shape(0) == n && target.shape(1) == k, "target must have the shape of x");
+        run_loss<T>(kernel(), x, target.data(), k, loss, grad, weight, {beta, shape, margin, nullptr}, shapes,
+                    n_threads);
+      },
+      "x"_a.noconvert(), "target"_a.noconvert(), "loss"_a.noconvert(), "grad"_a.noconvert(),
+      "weight"_a.noconvert() = nb::none(), "beta"_a = 1, "n_threads"_a = 1, "shape"_a = 0, "margin"_a = 0,
+      "shapes"_a.noconvert() = nb::none());
+}
+
+// The loss of a member: for class ids, and under the same name for distributions.
+template <class T>
+void bind_loss(nb::module_& m, const char* name, luce::MemberKernels<T> luce::Table<T>::* member) {
+  m.def(
+      name,
+      [member](Rows<const T> x, Column<const std::int64_t> target, Column<T> loss, Rows<T> grad,
+               std::optional<Column<const T>> weight, double beta, int n_threads, double shape, double margin,
+               Shapes shapes) {
+        expect(target.shape(0) == x.shape(0), "target must have one entry for each row");
+        expect_classes(target.data(), x.shape(0), x.shape(1));
+        run_loss<T>((kernels_of<T>().*member).loss, x, target.data(), 1, loss, grad, weight,
+                    {beta, shape, margin, nullptr}, shapes, n_threads);
+      },
+      "x"_a.noconvert(), "target"_a.noconvert(), "loss"_a.noconvert(), "grad"_a.noconvert(),
+      "weight"_a.noconvert() = nb::none(), "beta"_a = 1, "n_threads"_a = 1, "shape"_a = 0, "margin"_a = 0,
+      "shapes"_a.noconvert() = nb::none());
+  bind_soft_loss<T>(m, name, [member] { return (kernels_of<T>().*member).soft_loss; });
+}
+
+template <class T, class Get>
+void bind_elementwise(nb::module_& m, const char* name, Get kernel) {
+  m.def(
+      name,
+      [kernel](Column<const T> x, Column<T> out, double beta, int n_threads) {
+        const std::size_t n = x.shape(0);
+        expect(out.shape(0) == n, "out must have the shape of x");
+        const luce::Parameters p{beta, 0, 0, nullptr};
+        over((n + kPiece - 1) / kPiece, n, n_threads, [&](std::size_t first, std::size_t last) {
+          const std::size_t from = first * kPiece;
+          kernel()(x.data() + from, out.data() + from, std::min(n, last * kPiece) - from, p);
         });
       },
       "x"_a.noconvert(), "out"_a.noconvert(), "beta"_a = 1, "n_threads"_a = 1);
 }
 
-template <class T, class Target, class Kernel>
-void run_loss(Kernel kernel, const Rows<const T>& x, const Target* target, std::size_t per_row,
-              const Column<T>& loss, const Rows<T>& grad, const std::optional<Column<const T>>& weight,
-              T beta, int n_threads) {
-  const std::size_t n = x.shape(0), k = x.shape(1);
-  expect(loss.shape(0) == n, "loss must have one entry for each row");
-  expect(grad.shape(0) == n && grad.shape(1) == k, "grad must have the shape of x");
-  expect(!weight || weight->shape(0) == n, "weight must have one entry for each row");
-  const T* w = weight ? weight->data() : nullptr;
-  over_rows(n, k, n_threads, [&](std::size_t first, std::size_t last) {
-    kernel(x.data() + first * k, target + first * per_row, w ? w + first : nullptr, loss.data() + first,
-           grad.data() + first * k, last - first, k, beta);
-  });
-}
-
 template <class T>
-void bind_losses(nb::module_& m) {
+void bind_family(nb::module_& m) {
+  using Table = luce::Table<T>;
+  using Member = luce::MemberKernels<T>;
+  bind_map<T>(m, "softmax", &Table::softmax, &Member::probabilities, &Member::columns);
+  bind_map<T>(m, "taylor", &Table::taylor, &Member::probabilities, &Member::columns);
+  bind_map<T>(m, "spherical", &Table::spherical, &Member::probabilities, &Member::columns);
+  bind_map<T>(m, "entmax", &Table::entmax, &Member::probabilities, &Member::columns);
+  bind_map<T>(m, "log_softmax", &Table::softmax, &Member::log_probabilities, &Member::log_columns);
+  bind_map<T>(m, "log_taylor", &Table::taylor, &Member::log_probabilities, &Member::log_columns);
+  bind_map<T>(m, "log_spherical", &Table::spherical, &Member::log_probabilities, &Member::log_columns);
   m.def(
-      "cross_entropy",
-      [](Rows<const T> x, Column<const std::int64_t> target, Column<T> loss, Rows<T> grad,
-         std::optional<Column<const T>> weight, T beta, int n_threads) {
-        const std::size_t n = x.shape(0);
-        expect(target.shape(0) == n, "target must have one entry for each row");
-        const auto k = static_cast<std::int64_t>(x.shape(1));
-        for (std::size_t i = 0; i < n; ++i)
-          expect(target.data()[i] < k, "a target is not below the number of classes");
-        run_loss<T>(row_kernels<T>().cross_entropy, x, target.data(), 1, loss, grad, weight, beta, n_threads);
+      "logsumexp",
+      [](Rows<const T> x, Column<T> out, double beta, int n_threads) {
+        expect(out.shape(0) == x.shape(0), "out must have one entry for each row");
+        run_map<T>(kernels_of<T>().logsumexp, x, out, 1, {}, {}, {beta, 0, 0, nullptr}, n_threads);
       },
-      "x"_a.noconvert(), "target"_a.noconvert(), "loss"_a.noconvert(), "grad"_a.noconvert(),
-      "weight"_a.noconvert() = nb::none(), "beta"_a = 1, "n_threads"_a = 1);
-  m.def(
-      "cross_entropy_soft",
-      [](Rows<const T> x, Rows<const T> target, Column<T> loss, Rows<T> grad,
-         std::optional<Column<const T>> weight, T beta, int n_threads) {
-        const std::size_t n = x.shape(0), k = x.shape(1);
-        expect(target.shape(0) == n && target.shape(1) == k, "target must have the shape of x");
-        run_loss<T>(row_kernels<T>().cross_entropy_soft, x, target.data(), k, loss, grad, weight, beta,
-                    n_threads);
-      },
-      "x"_a.noconvert(), "target"_a.noconvert(), "loss"_a.noconvert(), "grad"_a.noconvert(),
-      "weight"_a.noconvert() = nb::none(), "beta"_a = 1, "n_threads"_a = 1);
+      "x"_a.noconvert(), "out"_a.noconvert(), "beta"_a = 1, "n_threads"_a = 1);
+  bind_loss<T>(m, "softmax_loss", &Table::softmax);
+  bind_loss<T>(m, "taylor_loss", &Table::taylor);
+  bind_loss<T>(m, "spherical_loss", &Table::spherical);
+  bind_loss<T>(m, "entmax_loss", &Table::entmax);
+  bind_soft_loss<T>(m, "sigmoid_loss", [] { return kernels_of<T>().sigmoid_loss; });
+  bind_elementwise<T>(m, "sigmoid", [] { return kernels_of<T>().sigmoid; });
+  bind_elementwise<T>(m, "log_sigmoid", [] { return kernels_of<T>().log_sigmoid; });
 }
 
 }  // namespace
@@ -127,10 +222,8 @@ void bind_losses(nb::module_& m) {
 NB_MODULE(_native, m) {
   m.doc() = "The kernels of Luce. Use the functions of `luce`, which check their arguments.";
   table();  // a wrong LUCE_ISA fails here, at import
-  bind_maps<float>(m);
-  bind_maps<double>(m);
-  bind_losses<float>(m);
-  bind_losses<double>(m);
+  bind_family<float>(m);
+  bind_family<double>(m);
   m.def("instruction_set", [] { return std::string(table().name); });
   m.def("instruction_sets", [] {
     std::size_t count = 0;

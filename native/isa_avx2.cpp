@@ -1,2 +1,2 @@
 #include "table.inl"
-const luce::Kernels luce::kAvx2 = {"avx2", row_kernels<float>(), row_kernels<double>()};
+const luce::Kernels luce::kAvx2 = {"avx2", table<float>(), table<double>()};

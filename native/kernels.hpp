@@ -1,8 +1,8 @@
 // The whole interface of the kernels: one table of functions per instruction set.
 //
-// Every kernel works on rows of `k` contiguous numbers. Inputs are multiplied by `beta`, the inverse
-// temperature, as they are read. Results may overwrite inputs where the types agree. A row depends on nothing
-// but itself, so any split of the rows over threads gives the same numbers.
+// Every kernel works on rows of `k` contiguous numbers, or on the columns of slabs. A number of -inf is not
+// there: it weighs nothing and has gradient 0. Results may overwrite inputs where the types agree. A row
+// depends on nothing but itself, so any split of the rows over threads gives the same numbers.
 #pragma once
 
 #include <cstddef>
@@ -10,27 +10,53 @@
 
 namespace luce {
 
+struct Parameters {
+  double beta = 1;                 // inverse temperature: multiplies every number as it is read
+  double shape = 0;                // degree of Taylor, eps of spherical, alpha of entmax
+  double margin = 0;               // taken off the target's number after beta
+  const double* shapes = nullptr;  // alpha of each row (n), instead of `shape`
+};
+
+// A member of the family: how much a number weighs in its row.
 template <class T>
-struct RowKernels {
-  // out (n, k) = softmax of each row. All -inf: zeros. j times +inf: 1 / j on these. A NaN: the row is NaN.
-  void (*softmax)(const T* x, T* out, std::size_t n, std::size_t k, T beta);
-  // out (n, k) = logarithm of the above, exact where the probability underflows.
-  void (*log_softmax)(const T* x, T* out, std::size_t n, std::size_t k, T beta);
-  // out (n) = log sum exp of each row.
-  void (*logsumexp)(const T* x, T* out, std::size_t n, std::size_t k, T beta);
-  // loss (n) = -log softmax[target], grad (n, k) = its gradient in x, both times weight (n), if any. A
-  // negative target: 0 and zeros. Rows with +inf, or all -inf, have gradient 0.
-  void (*cross_entropy)(const T* x, const std::int64_t* target, const T* weight, T* loss, T* grad,
-                        std::size_t n, std::size_t k, T beta);
+struct MemberKernels {
+  // out (n, k) = probabilities of each row; with target (n) the margin counts. Nothing there: zeros. j times
+  // +inf: 1 / j on these. A NaN: the row is NaN.
+  using Map = void (*)(const T* x, const std::int64_t* target, T* out, std::size_t n, std::size_t k,
+                       const Parameters& p);
+  // The same for columns [first, last) of a slab (k, stride): its classes lie `stride` numbers apart.
+  using Columns = void (*)(const T* x, T* out, std::size_t k, std::size_t stride, std::size_t first,
+                           std::size_t last, const Parameters& p);
+  // loss (n), grad (n, k) = its gradient in x, both times weight (n), if any. A negative target: 0 and zeros.
+  // Rows with +inf, or with nothing there, have gradient 0.
+  using Loss = void (*)(const T* x, const std::int64_t* target, const T* weight, T* loss, T* grad,
+                        std::size_t n, std::size_t k, const Parameters& p);
   // The same for target (n, k), a distribution for each row; 0 times -inf is 0. grad must not overlap target.
-  void (*cross_entropy_soft)(const T* x, const T* target, const T* weight, T* loss, T* grad, std::size_t n,
-                             std::size_t k, T beta);
+  using SoftLoss = void (*)(const T* x, const T* target, const T* weight, T* loss, T* grad, std::size_t n,
+                            std::size_t k, const Parameters& p);
+
+  Map probabilities, log_probabilities;
+  Columns columns, log_columns;
+  Loss loss;
+  SoftLoss soft_loss;
+};
+
+template <class T>
+struct Table {
+  MemberKernels<T> softmax, taylor, spherical, entmax;
+  // out (n) = log sum exp of each row.
+  typename MemberKernels<T>::Map logsumexp;
+  // Of each of n numbers.
+  void (*sigmoid)(const T* x, T* out, std::size_t n, const Parameters& p);
+  void (*log_sigmoid)(const T* x, T* out, std::size_t n, const Parameters& p);
+  // Cross-entropies of k independent questions, summed over each row; target (n, k) lies in [0, 1].
+  typename MemberKernels<T>::SoftLoss sigmoid_loss;
 };
 
 struct Kernels {
   const char* name;
-  RowKernels<float> f32;
-  RowKernels<double> f64;
+  Table<float> f32;
+  Table<double> f64;
 };
 
 extern const Kernels kBaseline;

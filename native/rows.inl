@@ -1,25 +1,24 @@
-// Row kernels, written once for every instruction set.
+// Kernels for rows one by one.
 //
-// A row is walked twice or three times: maximum; exponentials and their sum; scaling. The sum is kept in
-// vectors for a block and in double over the blocks, so its error does not grow with the length of the row.
+// Members that shift (softmax) walk a row in parts that stay in the first cache: largest number, then weights
+// relative to it, stored, and their sum; a second walk brings the parts to one scale and divides. The others
+// add up the weights in a first walk and compute them again, divided, in a second: less memory traffic than
+// storing them. Sums are kept in vectors for a block and in compensated doubles over the blocks, so their
+// error does not grow with the length of the row. Results much larger than the caches are written past them.
 #pragma once
 
-#include <cmath>
-#include <limits>
+#include <algorithm>
+#include <vector>
 
-#include "exp_log.inl"
-#include "kernels.hpp"
+#include "special.inl"
 
 namespace {
 
-using std::size_t;
-
 constexpr size_t kBlockVectors = 16;
-
-template <class T>
-constexpr T kInfinity = std::numeric_limits<T>::infinity();
-template <class T>
-constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+constexpr size_t kPartBytes = 16 << 10;
+constexpr size_t kMostParts = 512;
+constexpr size_t kWorkBytes = 256 << 10;   // rows up to this long are weighed in a buffer, not in the result
+constexpr size_t kStreamBytes = 16 << 20;  // results from this size on are written past the caches
 
 template <class T>
 inline T horizontal_max(Vec<T> v) {
@@ -54,10 +53,10 @@ inline T row_max(const T* x, size_t k) {
 }
 
 template <class T>
-inline bool has_nan(const T* x, size_t k) {
-  bool found = false;
-  for (size_t i = 0; i < k; ++i) found |= x[i] != x[i];
-  return found;
+inline T patched_max(const T* x, size_t k, Patch<T> patch) {
+  if (patch.at >= k) return row_max(x, k);
+  const T rest = std::max(row_max(x, patch.at), row_max(x + patch.at + 1, k - patch.at - 1));
+  return patch.value > rest ? patch.value : rest;
 }
 
 // A sum whose error does not grow with the number of terms; every term is positive here, so the larger one
@@ -73,173 +72,319 @@ struct Sum {
   double total() const { return value + lost; }
 };
 
-// Sum of exp(beta * (x - m)); the exponentials are stored where `out` is given. A NaN in the row gives NaN.
-template <class T, bool kStore>
-inline double exp_and_sum(const T* x, T* out, size_t k, T m, T beta) {
+// Call body(x', place, count) on blocks of a row, x' being the block as the patch wants it read.
+template <class T, class Body>
+inline void over_blocks(const T* x, size_t k, Patch<T> patch, Body body) {
+  constexpr size_t length = kBlockVectors * kWidth<T>;
+  alignas(kVectorBytes) T copy[length];
+  for (size_t i = 0; i < k; i += length) {
+    const size_t count = std::min(length, k - i);
+    const T* from = x + i;
+    if (patch.at - i < count) {
+      std::memcpy(copy, from, count * sizeof(T));
+      copy[patch.at - i] = patch.value;
+      from = copy;
+    }
+    body(from, i, count);
+  }
+}
+
+// The sum of the weights of a row, which are stored where kStore says so.
+template <bool kStore, class F, class T>
+inline double weigh(const F& f, const T* x, T* out, size_t k, Patch<T> patch) {
   constexpr size_t w = kWidth<T>;
   Sum total;
-  size_t i = 0;
-  while (i + w <= k) {
+  over_blocks(x, k, patch, [&](const T* from, size_t place, size_t count) {
     Vec<T> sum = splat(T(0));
-    for (size_t j = 0; j < kBlockVectors && i + w <= k; ++j, i += w) {
-      const Vec<T> e = exp_nonpositive<T>((load(x + i) - m) * beta);
-      if constexpr (kStore) store(out + i, e);
-      sum += e;
+    size_t i = 0;
+    for (; i + w <= count; i += w) {
+      const Vec<T> weight = f.weight(load(from + i));
+      if constexpr (kStore) store(out + place + i, weight);
+      sum += weight;
+    }
+    if (i < count) {
+      const Vec<T> weight = f.weight(load_part(from + i, count - i, -kInfinity<T>));
+      if constexpr (kStore) store_part(out + place + i, weight, count - i);
+      sum += weight;
     }
     total.add(horizontal_sum<T>(sum));
-  }
-  if (i < k) {
-    const Vec<T> e = exp_nonpositive<T>((load_part(x + i, k - i, -kInfinity<T>) - m) * beta);
-    if constexpr (kStore) store_part(out + i, e, k - i);
-    total.add(horizontal_sum<T>(e));
-  }
+  });
   return total.total();
 }
 
-template <class T, class F>
-inline void map_row(const T* x, T* out, size_t k, F f) {
+// out = g(x) for each number of a row, past the caches if `streaming`.
+template <class T, class G>
+inline void map_row(const T* x, T* out, size_t k, bool streaming, G g) {
   constexpr size_t w = kWidth<T>;
   size_t i = 0;
-  for (; i + w <= k; i += w) store(out + i, f(load(x + i)));
-  if (i < k) store_part(out + i, f(load_part(x + i, k - i, T(0))), k - i);
+  if (streaming) {
+    const size_t odd = reinterpret_cast<std::uintptr_t>(out) % kVectorBytes / sizeof(T);
+    const size_t head = std::min(k, odd ? w - odd : 0);
+    if (head) store_part(out, g(load_part(x, head, T(0))), head);
+    for (i = head; i + w <= k; i += w) stream(out + i, g(load(x + i)));
+  } else {
+    for (; i + w <= k; i += w) store(out + i, g(load(x + i)));
+  }
+  if (i < k) store_part(out + i, g(load_part(x + i, k - i, T(0))), k - i);
+}
+
+// The parts of a row whose weights are relative to the largest number of their part.
+template <class T>
+struct Parts {
+  size_t length = 0, count = 0;
+  T top = -kInfinity<T>;  // largest of all
+  double sum = 0;         // of the weights, relative to the largest of all
+  T tops[kMostParts];
+  double sums[kMostParts];
+
+  double relative(size_t part, T beta) const {
+    const double gap =
+        (static_cast<double>(tops[part]) - static_cast<double>(top)) * static_cast<double>(beta);
+    return tops[part] == top ? 1 : std::exp(gap);
+  }
+};
+
+// Weigh a row in parts; false for a row that special.inl has to serve, of which nothing has been overwritten.
+template <bool kStore, class T>
+inline bool weigh_parts(Exponential<T>& f, const T* x, T* out, size_t k, Patch<T> patch, Parts<T>& parts) {
+  constexpr size_t block = kBlockVectors * kWidth<T>;
+  const size_t least = (k + kMostParts - 1) / kMostParts;
+  parts.length = std::max(kPartBytes / sizeof(T), (least + block - 1) / block * block);
+  parts.count = (k + parts.length - 1) / parts.length;
+  parts.top = -kInfinity<T>;
+  parts.sum = 0;
+  if (kStore && x == out && parts.count > 1 && std::isinf(patched_max(x, k, patch))) return false;
+  for (size_t c = 0; c < parts.count; ++c) {
+    const size_t first = c * parts.length, length = std::min(parts.length, k - first);
+    const Patch<T> here{patch.at - first, patch.value};
+    const T top = patched_max(x + first, length, here);
+    if (top == kInfinity<T> || (parts.count == 1 && std::isinf(top))) return false;
+    parts.tops[c] = top;
+    parts.top = std::max(parts.top, top);
+    f.top = splat(std::isinf(top) ? T(0) : top);
+    parts.sums[c] = weigh<kStore>(f, x + first, out + first, length, here);
+  }
+  if (std::isinf(parts.top)) return false;
+  for (size_t c = 0; c < parts.count; ++c) parts.sum += parts.sums[c] * parts.relative(c, f.beta[0]);
+  f.top = splat(parts.top);
+  return true;
+}
+
+// Bring stored weights to one scale, times `factor`.
+template <class T>
+inline void scale_parts(const Parts<T>& parts, const T* from, T* out, size_t k, T beta, double factor,
+                        bool streaming) {
+  for (size_t c = 0; c < parts.count; ++c) {
+    const size_t first = c * parts.length, length = std::min(parts.length, k - first);
+    const T scale = static_cast<T>(factor * parts.relative(c, beta));
+    map_row(from + first, out + first, length, streaming, [scale](Vec<T> e) { return e * scale; });
+  }
 }
 
 template <class T>
-inline void fill(T* out, size_t k, T value) {
-  for (size_t i = 0; i < k; ++i) out[i] = value;
+constexpr bool usable(double sum) {
+  return sum >= static_cast<double>(std::numeric_limits<T>::min()) &&
+         sum <= static_cast<double>(std::numeric_limits<T>::max());
 }
 
+// How a call writes its results.
 template <class T>
-inline size_t count_infinite(const T* x, size_t k) {
-  size_t n = 0;
-  for (size_t i = 0; i < k; ++i) n += x[i] == kInfinity<T>;
-  return n;
-}
+struct Output {
+  bool streaming;
+  std::vector<T> work;
 
-// Softmax of a row whose maximum is infinite: the limits, see kernels.hpp.
-template <class T>
-void softmax_at_infinity(const T* x, T* out, size_t k, T m) {
-  if (has_nan(x, k)) return fill(out, k, kNaN<T>);
-  const T share = m > 0 ? T(1) / static_cast<T>(count_infinite(x, k)) : T(0);
-  for (size_t i = 0; i < k; ++i) out[i] = x[i] == kInfinity<T> ? share : T(0);
-}
+  Output(const T* x, const T* out, size_t n, size_t k)
+      : streaming(x != out && n * k * sizeof(T) >= kStreamBytes),
+        work(streaming && k * sizeof(T) <= kWorkBytes ? k : 0) {}
+  ~Output() {
+    if (streaming) fence();
+  }
+  T* weights(T* out) { return work.empty() ? out : work.data(); }
+};
 
-template <class T>
-void softmax_row(const T* x, T* out, size_t k, T beta) {
-  const T m = row_max(x, k);
-  if (std::isinf(m)) return softmax_at_infinity(x, out, k, m);
-  const T scale = static_cast<T>(1.0 / exp_and_sum<T, true>(x, out, k, m, beta));
-  map_row(out, out, k, [scale](Vec<T> e) { return e * scale; });
-}
-
-template <class T>
-void softmax(const T* x, T* out, size_t n, size_t k, T beta) {
-  for (size_t row = 0; row < n; ++row) softmax_row(x + row * k, out + row * k, k, beta);
-}
-
-// Log of the sum of exp(beta * (x - m)) for a row with finite maximum m.
-template <class T>
-inline double log_sum(const T* x, size_t k, T m, T beta) {
-  return std::log(exp_and_sum<T, false>(x, nullptr, k, m, beta));
-}
-
-template <class T>
-void log_softmax_at_infinity(const T* x, T* out, size_t k, T m) {
-  softmax_at_infinity(x, out, k, m);
-  for (size_t i = 0; i < k; ++i) out[i] = std::log(out[i]);
-}
-
-template <class T>
-void log_softmax(const T* x, T* out, size_t n, size_t k, T beta) {
+template <class F, class T>
+void probabilities(const T* x, const int64_t* target, T* out, size_t n, size_t k, const Parameters& p) {
+  F f(p);
+  Output<T> output(x, out, n, k);
+  Parts<T> parts;
   for (size_t row = 0; row < n; ++row, x += k, out += k) {
-    const T m = row_max(x, k);
-    if (std::isinf(m)) {
-      log_softmax_at_infinity(x, out, k, m);
-      continue;
-    }
-    const T shift = static_cast<T>(log_sum(x, k, m, beta));
-    map_row(x, out, k, [m, beta, shift](Vec<T> v) { return (v - m) * beta - shift; });
-  }
-}
-
-template <class T>
-void logsumexp(const T* x, T* out, size_t n, size_t k, T beta) {
-  for (size_t row = 0; row < n; ++row, x += k) {
-    const T m = row_max(x, k);
-    if (std::isinf(m)) {
-      out[row] = has_nan(x, k) ? kNaN<T> : m;
+    const Patch<T> patch = Patch<T>::of(x, target ? target + row : nullptr, p);
+    if constexpr (F::kShifts) {
+      T* weights = output.weights(out);
+      if (weigh_parts<true>(f, x, weights, k, patch, parts))
+        scale_parts(parts, weights, out, k, f.beta[0], 1 / parts.sum, output.streaming);
+      else
+        special_map<false>(f, x, out, k, patch);
     } else {
-      out[row] = static_cast<T>(static_cast<double>(m) * beta + log_sum(x, k, m, beta));
+      const double sum = weigh<false>(f, x, out, k, patch);
+      if (!usable<T>(sum)) {
+        special_map<false>(f, x, out, k, patch);
+        continue;
+      }
+      const T scale = static_cast<T>(1 / sum);
+      map_row(x, out, k, output.streaming, [&](Vec<T> v) { return f.weight(v) * scale; });
+      if (patch.at < k) out[patch.at] = static_cast<T>(std::exp(f.log_weight_of(patch.value)) / sum);
     }
   }
 }
 
-// Loss of a class with logit +inf in a row whose maximum is infinite; that of any other class is infinite.
-template <class T>
-double loss_at_infinity(const T* x, size_t k) {
-  return has_nan(x, k) ? kNaN<double> : std::log(static_cast<double>(count_infinite(x, k)));
-}
-
-// A row that does not count, or whose maximum is infinite.
-template <class T>
-void cross_entropy_special(const T* x, std::int64_t y, T w, T* loss, T* grad, size_t k) {
-  if (y < 0 || w == 0) {
-    *loss = 0;
-    return fill(grad, k, T(0));
-  }
-  const double value = loss_at_infinity(x, k);
-  *loss = x[y] == kInfinity<T> || value != value ? static_cast<T>(value * w) : kInfinity<T> * w;
-  fill(grad, k, *loss != *loss ? kNaN<T> : T(0));
-}
-
-template <class T>
-void cross_entropy(const T* x, const std::int64_t* target, const T* weight, T* loss, T* grad, size_t n,
-                   size_t k, T beta) {
-  for (size_t row = 0; row < n; ++row, x += k, grad += k) {
-    const std::int64_t y = target[row];
-    const T w = weight ? weight[row] : T(1);
-    const T m = y < 0 || w == 0 ? T(0) : row_max(x, k);
-    if (y < 0 || w == 0 || std::isinf(m)) {
-      cross_entropy_special(x, y, w, loss + row, grad, k);
+template <class F, class T>
+void log_probabilities(const T* x, const int64_t* target, T* out, size_t n, size_t k, const Parameters& p) {
+  F f(p);
+  Output<T> output(x, out, n, k);
+  Parts<T> parts;
+  for (size_t row = 0; row < n; ++row, x += k, out += k) {
+    const Patch<T> patch = Patch<T>::of(x, target ? target + row : nullptr, p);
+    double sum;
+    bool ok;
+    if constexpr (F::kShifts) {
+      ok = weigh_parts<false>(f, x, out, k, patch, parts);
+      sum = parts.sum;
+    } else {
+      sum = weigh<false>(f, x, out, k, patch);
+      ok = usable<T>(sum);
+    }
+    if (!ok) {
+      special_map<true>(f, x, out, k, patch);
       continue;
     }
-    const T z = x[y];
-    const double sum = exp_and_sum<T, true>(x, grad, k, m, beta);
-    const T scale = static_cast<T>(w * beta / sum);
-    loss[row] = static_cast<T>((std::log(sum) + static_cast<double>(m - z) * beta) * w);
-    map_row(grad, grad, k, [scale](Vec<T> e) { return e * scale; });
-    grad[y] -= w * beta;
+    const T shift = static_cast<T>(std::log(sum));
+    map_row(x, out, k, output.streaming, [&](Vec<T> v) { return f.log_weight(v) - shift; });
+    if (patch.at < k) out[patch.at] = static_cast<T>(f.log_weight_of(patch.value) - std::log(sum));
   }
 }
 
 template <class T>
-void cross_entropy_soft(const T* x, const T* target, const T* weight, T* loss, T* grad, size_t n, size_t k,
-                        T beta) {
+void logsumexp(const T* x, const int64_t*, T* out, size_t n, size_t k, const Parameters& p) {
+  Exponential<T> f(p);
+  Parts<T> parts;
+  for (size_t row = 0; row < n; ++row, x += k) {
+    if (weigh_parts<false>(f, x, out, k, {}, parts)) {
+      out[row] = static_cast<T>(static_cast<double>(parts.top) * f.beta[0] + std::log(parts.sum));
+    } else {
+      const Survey<T> survey(x, k, {});
+      out[row] = survey.nan ? kNaN<T> : survey.infinite ? kInfinity<T> : -kInfinity<T>;
+    }
+  }
+}
+
+template <class F, class T>
+void loss(const T* x, const int64_t* target, const T* weight, T* losses, T* grad, size_t n, size_t k,
+          const Parameters& p) {
+  F f(p);
+  Output<T> output(x, grad, n, k);
+  Parts<T> parts;
+  const double beta = static_cast<double>(static_cast<T>(p.beta));
+  for (size_t row = 0; row < n; ++row, x += k, grad += k) {
+    const T w = weight ? weight[row] : T(1);
+    if (target[row] < 0 || w == 0) {
+      losses[row] = 0;
+      fill(grad, k, T(0));
+      continue;
+    }
+    const auto y = static_cast<size_t>(target[row]);
+    const Patch<T> patch = Patch<T>::of(x, target + row, p);
+    const T a = patch.read(x, y);
+    double sum;
+    if constexpr (F::kShifts) {
+      T* weights = output.weights(grad);
+      if (!weigh_parts<true>(f, x, weights, k, patch, parts)) {
+        special_loss(f, x, y, w, losses + row, grad, k, patch);
+        continue;
+      }
+      sum = parts.sum;
+      scale_parts(parts, weights, grad, k, f.beta[0], static_cast<double>(w) * beta / sum, output.streaming);
+    } else {
+      sum = weigh<false>(f, x, grad, k, patch);
+      if (!usable<T>(sum)) {
+        special_loss(f, x, y, w, losses + row, grad, k, patch);
+        continue;
+      }
+      const T scale = static_cast<T>(static_cast<double>(w) * beta / sum);
+      map_row(x, grad, k, output.streaming, [&](Vec<T> v) { return f.slope(v, v) * scale; });
+      if (patch.at < k) grad[y] = f.slope(splat(a), splat(a))[0] * scale;
+    }
+    losses[row] = static_cast<T>((std::log(sum) - f.log_weight_of(a)) * static_cast<double>(w));
+    grad[y] -= static_cast<T>(f.ratio_of(a) * beta * static_cast<double>(w));
+  }
+}
+
+// A row that the vectors do not serve, with a distribution for a target.
+template <class F, class T>
+void special_soft_loss(const F& f, const T* x, const T* target, T w, T* loss, T* grad, size_t k,
+                       const Survey<T>& row) {
+  double value = 0, mass = 0, sum = static_cast<double>(row.infinite);
+  Slowly slow;
+  if (!row.limit()) sum = weigh_slowly(f, x, k, {}, row, slow);
+  for (size_t i = 0; i < k; ++i) {
+    if (target[i] == 0) continue;  // 0 times -inf is 0
+    const double v = static_cast<double>(x[i]);
+    const double weight = row.limit() ? (v == kInfinity<double> ? 1 : 0) : slow.weight(v);
+    value += static_cast<double>(target[i]) * (std::log(sum > 0 ? sum : 1) - std::log(weight));
+    mass += static_cast<double>(target[i]);
+  }
+  *loss = row.nan ? kNaN<T> : static_cast<T>(value * static_cast<double>(w));
+  for (size_t i = 0; i < k; ++i) {
+    if (row.nan || row.limit()) {
+      grad[i] = row.nan ? kNaN<T> : T(0);
+      continue;
+    }
+    const double v = static_cast<double>(x[i]), weight = slow.weight(v), slope = slow.slope(v);
+    const double pull = weight > 0 ? slope / weight * static_cast<double>(target[i]) : 0;
+    grad[i] = static_cast<T>((mass * slope / sum - pull) * slow.beta * static_cast<double>(w));
+  }
+}
+
+// With targets that are distributions q the margin is taken off each number in proportion: a = x - margin q /
+// beta.
+template <class F, class T>
+void soft_loss(const T* x, const T* target, const T* weight, T* losses, T* grad, size_t n, size_t k,
+               const Parameters& p) {
+  F f(p);
+  const double beta = static_cast<double>(static_cast<T>(p.beta));
+  std::vector<T> moved(p.margin != 0 ? k : 0);
+  Parts<T> parts;
   for (size_t row = 0; row < n; ++row, x += k, grad += k, target += k) {
     const T w = weight ? weight[row] : T(1);
-    const T m = row_max(x, k);
-    double mass = 0, dot = 0;
-    const bool finite = !std::isinf(m);
-    for (size_t i = 0; i < k; ++i) {
-      if (target[i] == 0) continue;  // 0 times -inf is 0
-      mass += target[i];
-      dot += static_cast<double>(target[i]) * (finite ? (static_cast<double>(m) - x[i]) * beta : (m - x[i]));
+    const T* a = x;
+    if (p.margin != 0) {
+      for (size_t i = 0; i < k; ++i)
+        moved[i] =
+            static_cast<T>(static_cast<double>(x[i]) - p.margin / p.beta * static_cast<double>(target[i]));
+      a = moved.data();
     }
-    if (!finite) {
-      const double share = loss_at_infinity(x, k);
-      const bool bad = share != share;
-      double value = 0;
-      for (size_t i = 0; i < k; ++i) {
-        if (target[i] != 0) value += target[i] * (x[i] == kInfinity<T> ? share : kInfinity<double>);
-      }
-      loss[row] = bad ? kNaN<T> : static_cast<T>(value * w);
-      fill(grad, k, bad ? kNaN<T> : T(0));
+    double sum;
+    bool ok;
+    if constexpr (F::kShifts) {
+      ok = weigh_parts<false>(f, a, grad, k, {}, parts);
+      sum = parts.sum;
+    } else {
+      sum = weigh<false>(f, a, grad, k, {});
+      ok = usable<T>(sum);
+    }
+    if (w == 0) {
+      losses[row] = 0;
+      fill(grad, k, T(0));
       continue;
     }
-    const double sum = exp_and_sum<T, true>(x, grad, k, m, beta);
-    loss[row] = static_cast<T>((std::log(sum) * mass + dot) * w);
-    const T scale = static_cast<T>(w * beta * mass / sum), pull = w * beta;
-    for (size_t i = 0; i < k; ++i) grad[i] = grad[i] * scale - target[i] * pull;
+    if (!ok) {
+      special_soft_loss(f, a, target, w, losses + row, grad, k, Survey<T>(a, k, {}));
+      continue;
+    }
+    double mass = 0, dot = 0;
+    const T pull = static_cast<T>(static_cast<double>(w) * beta);
+    for (size_t i = 0; i < k; ++i) mass += static_cast<double>(target[i]);
+    const T scale = static_cast<T>(static_cast<double>(w) * beta * mass / sum);
+    for (size_t i = 0; i < k; i += kWidth<T>) {
+      const size_t count = std::min(kWidth<T>, k - i);
+      const Vec<T> v = load_some(a + i, count, -kInfinity<T>), q = load_some(target + i, count, T(0));
+      const Vec<T> lw = f.log_weight(v), none = splat(T(0)), fw = f.weight(v), slope = f.slope(v, fw);
+      dot += horizontal_sum<T>(q == T(0) ? none : q * lw);
+      Vec<T> ratio = splat(T(1));
+      if constexpr (!F::kShifts) ratio = fw == T(0) ? none : slope / fw;
+      store_some(grad + i, slope * scale - q * ratio * pull, count);
+    }
+    losses[row] = static_cast<T>((std::log(sum) * mass - dot) * static_cast<double>(w));
   }
 }
 

@@ -36,158 +36,191 @@ inline void transpose(Vec<T>* v) {
   transpose_step<T, static_cast<int>(kWidth<T> / 2)>(v);
 }
 
+// Blocks of rows on their side. A row of fewer numbers than a vector has is read up to its end and no
+// further.
 template <class T>
 struct Block {
   static constexpr size_t kRows = kWidth<T>;
 
   alignas(kVectorBytes) T x[kShortRow * kRows];  // as read, column by column
-  alignas(kVectorBytes) T e[kShortRow * kRows];  // exp(beta * (x - m)), later the result
-  alignas(kVectorBytes) T m[kRows];              // largest entry of each row
-  Vec<T> sum, lost;                              // their sum is that of the row's exponentials
-  bool infinite;                                 // whether any row's largest entry is
+  alignas(kVectorBytes) T e[kShortRow * kRows];  // weights or slopes, later the result
+  Vec<T> sum, lost;                              // their sum is that of the row's weights
   size_t k, count;
 
-  double total(size_t r) const { return static_cast<double>(sum[r]) + static_cast<double>(lost[r]); }
-
-  // Read `count` rows of `k` numbers; missing rows repeat the first.
+  // Read `count` rows of `k` numbers; missing rows repeat the first. A last vector of columns overlaps the
+  // one before it.
   void read(const T* rows, size_t row_length, size_t n_rows) {
     k = row_length;
     count = n_rows < kRows ? n_rows : kRows;
     const T* row[kRows];
     for (size_t r = 0; r < kRows; ++r) row[r] = rows + (r < count ? r : 0) * k;
-    size_t j = 0;
     Vec<T> v[kRows];
-    for (; j + kRows <= k; j += kRows) {
-      for (size_t r = 0; r < kRows; ++r) v[r] = load(row[r] + j);
+    if (k < kRows) {
+      for (size_t r = 0; r < kRows; ++r) v[r] = load_part(row[r], k, T(0));
       transpose<T>(v);
-      for (size_t c = 0; c < kRows; ++c) store(x + (j + c) * kRows, v[c]);
+      for (size_t c = 0; c < k; ++c) store(x + c * kRows, v[c]);
+      return;
     }
-    for (; j < k; ++j) {
-      for (size_t r = 0; r < kRows; ++r) x[j * kRows + r] = row[r][j];
+    for (size_t j = 0; j < k; j += kRows) {
+      const size_t from = j + kRows <= k ? j : k - kRows;
+      for (size_t r = 0; r < kRows; ++r) v[r] = load(row[r] + from);
+      transpose<T>(v);
+      for (size_t c = 0; c < kRows; ++c) store(x + (from + c) * kRows, v[c]);
     }
   }
 
   void write(T* rows) const {
-    size_t j = 0;
     Vec<T> v[kRows];
-    for (; j + kRows <= k; j += kRows) {
-      for (size_t c = 0; c < kRows; ++c) v[c] = load(e + (j + c) * kRows);
+    if (k < kRows) {
+      for (size_t c = 0; c < kRows; ++c) v[c] = load(e + (c < k ? c : 0) * kRows);
       transpose<T>(v);
-      for (size_t r = 0; r < count; ++r) store(rows + r * k + j, v[r]);
+      for (size_t r = 0; r < count; ++r) store_part(rows + r * k, v[r], k);
+      return;
     }
-    for (; j < k; ++j) {
-      for (size_t r = 0; r < count; ++r) rows[r * k + j] = e[j * kRows + r];
+    for (size_t j = 0; j < k; j += kRows) {
+      const size_t to = j + kRows <= k ? j : k - kRows;
+      for (size_t c = 0; c < kRows; ++c) v[c] = load(e + (to + c) * kRows);
+      transpose<T>(v);
+      for (size_t r = 0; r < count; ++r) store(rows + r * k + to, v[r]);
     }
   }
 
-  void exponentials(T beta) {
-    Vec<T> top = splat(-kInfinity<T>);
-    for (size_t j = 0; j < k; ++j) top = max<T>(load(x + j * kRows), top);
+  // Read the targets' numbers less the margin, where that is wanted.
+  void patch(const int64_t* target, const Parameters& p) {
+    if (target == nullptr || p.margin == 0) return;
+    for (size_t r = 0; r < count; ++r) {
+      if (target[r] < 0) continue;
+      T& place = x[static_cast<size_t>(target[r]) * kRows + r];
+      place = static_cast<T>(static_cast<double>(place) - p.margin / p.beta);
+    }
+  }
+
+  // Weigh every number; weights are stored, or slopes. Returns the rows that special.inl has to serve.
+  template <bool kSlopes, class F>
+  VecInt<T> weigh(F& f) {
+    VecInt<T> special{};
+    if constexpr (F::kShifts) {
+      Vec<T> top = splat(-kInfinity<T>);
+      for (size_t j = 0; j < k; ++j) top = max<T>(load(x + j * kRows), top);
+      special = top - top != T(0);
+      f.top = top;
+    }
     sum = lost = splat(T(0));
     for (size_t j = 0; j < k; ++j) {
-      const Vec<T> term = exp_nonpositive<T>((load(x + j * kRows) - top) * beta);
-      store(e + j * kRows, term);
+      const Vec<T> v = load(x + j * kRows), term = f.weight(v);
+      store(e + j * kRows, kSlopes ? f.slope(v, term) : term);
       const Vec<T> next = sum + term, part = next - sum;
       lost += (sum - (next - part)) + (term - part);
       sum = next;
     }
-    store(m, top);
-    const VecInt<T> bad = top - top != T(0);
-    infinite = false;
-    for (size_t r = 0; r < kRows; ++r) infinite |= bad[r] != 0;
+    if constexpr (!F::kShifts) {
+      using Limits = std::numeric_limits<T>;
+      special = (sum >= Limits::min() && sum <= Limits::max()) ? special : ~special;
+    }
+    return special;
   }
+
+  Vec<T> log_sum() const { return log_of<T>(sum) + lost / sum; }
 
   void scale(Vec<T> factor) {
     for (size_t j = 0; j < k; ++j) store(e + j * kRows, load(e + j * kRows) * factor);
   }
 
-  // Row r as it was read.
+  // Row r as it was read, or patched.
   void copy_row(size_t r, T* row) const {
     for (size_t j = 0; j < k; ++j) row[j] = x[j * kRows + r];
   }
 };
 
-template <class T>
-void softmax_short(const T* x, T* out, size_t n, size_t k, T beta) {
+template <bool kLog, class F, class T>
+void map_short(const T* x, const int64_t* target, T* out, size_t n, size_t k, const Parameters& p) {
+  F f(p);
   Block<T> block;
   T row[kShortRow];
   for (size_t first = 0; first < n; first += Block<T>::kRows) {
     block.read(x + first * k, k, n - first);
-    block.exponentials(beta);
-    block.scale(T(1) / (block.sum + block.lost));
-    block.write(out + first * k);
-    for (size_t r = 0; block.infinite && r < block.count; ++r) {
-      if (!std::isinf(block.m[r])) continue;
-      block.copy_row(r, row);
-      softmax_at_infinity(row, out + (first + r) * k, k, block.m[r]);
-    }
-  }
-}
-
-template <class T>
-void log_softmax_short(const T* x, T* out, size_t n, size_t k, T beta) {
-  Block<T> block;
-  T shift[Block<T>::kRows], row[kShortRow];
-  for (size_t first = 0; first < n; first += Block<T>::kRows) {
-    block.read(x + first * k, k, n - first);
-    block.exponentials(beta);
-    for (size_t r = 0; r < Block<T>::kRows; ++r) shift[r] = static_cast<T>(std::log(block.total(r)));
-    const Vec<T> top = load(block.m), s = load(shift);
-    for (size_t j = 0; j < k; ++j) {
-      const size_t at = j * Block<T>::kRows;
-      store(block.e + at, (load(block.x + at) - top) * beta - s);
-    }
-    block.write(out + first * k);
-    for (size_t r = 0; block.infinite && r < block.count; ++r) {
-      if (!std::isinf(block.m[r])) continue;
-      block.copy_row(r, row);
-      log_softmax_at_infinity(row, out + (first + r) * k, k, block.m[r]);
-    }
-  }
-}
-
-template <class T>
-void logsumexp_short(const T* x, T* out, size_t n, size_t k, T beta) {
-  Block<T> block;
-  T row[kShortRow];
-  for (size_t first = 0; first < n; first += Block<T>::kRows) {
-    block.read(x + first * k, k, n - first);
-    block.exponentials(beta);
-    for (size_t r = 0; r < block.count; ++r) {
-      if (std::isinf(block.m[r])) {
-        block.copy_row(r, row);
-        out[first + r] = has_nan(row, k) ? kNaN<T> : block.m[r];
-      } else {
-        out[first + r] = static_cast<T>(static_cast<double>(block.m[r]) * beta + std::log(block.total(r)));
+    block.patch(target ? target + first : nullptr, p);
+    const VecInt<T> special = block.template weigh<false>(f);
+    if constexpr (kLog) {
+      const Vec<T> shift = block.log_sum();
+      for (size_t j = 0; j < k; ++j) {
+        const size_t at = j * Block<T>::kRows;
+        if constexpr (F::kShifts)
+          store(block.e + at, f.log_weight(load(block.x + at)) - shift);
+        else
+          store(block.e + at, log_of<T>(load(block.e + at)) - shift);
       }
+    } else {
+      block.scale(T(1) / (block.sum + block.lost));
+    }
+    block.write(out + first * k);
+    if (mask_bits<T>(special) == 0) continue;
+    for (size_t r = 0; r < block.count; ++r) {
+      if (special[r] == 0) continue;
+      block.copy_row(r, row);
+      special_map<kLog, F, T>(f, row, out + (first + r) * k, k, {});
     }
   }
 }
 
 template <class T>
-void cross_entropy_short(const T* x, const std::int64_t* target, const T* weight, T* loss, T* grad, size_t n,
-                         size_t k, T beta) {
+void logsumexp_short(const T* x, const int64_t*, T* out, size_t n, size_t k, const Parameters& p) {
+  Exponential<T> f(p);
   Block<T> block;
-  alignas(kVectorBytes) T w[Block<T>::kRows];
-  T row[kShortRow];
   for (size_t first = 0; first < n; first += Block<T>::kRows) {
     block.read(x + first * k, k, n - first);
-    block.exponentials(beta);
-    for (size_t r = 0; r < Block<T>::kRows; ++r) w[r] = weight && r < block.count ? weight[first + r] : T(1);
-    block.scale(load(w) * beta / (block.sum + block.lost));
+    const VecInt<T> special = block.template weigh<false>(f);
+    store_some(out + first, f.top * f.beta + block.log_sum(), block.count);
+    for (size_t r = 0; r < block.count; ++r) {
+      if (special[r] == 0) continue;
+      bool nan = false;
+      for (size_t j = 0; j < k; ++j)
+        nan |= block.x[j * Block<T>::kRows + r] != block.x[j * Block<T>::kRows + r];
+      out[first + r] = nan ? kNaN<T> : f.top[r];
+    }
+  }
+}
+
+template <class F, class T>
+void loss_short(const T* x, const int64_t* target, const T* weight, T* losses, T* grad, size_t n, size_t k,
+                const Parameters& p) {
+  constexpr size_t rows = Block<T>::kRows;
+  F f(p);
+  const T beta = static_cast<T>(p.beta);
+  Block<T> block;
+  alignas(kVectorBytes) T w[rows], a[rows], pull[rows];
+  T row[kShortRow];
+  for (size_t first = 0; first < n; first += rows) {
+    block.read(x + first * k, k, n - first);
+    block.patch(target + first, p);
+    const VecInt<T> special = block.template weigh<true>(f);
+    for (size_t r = 0; r < rows; ++r) {
+      const int64_t y = r < block.count ? target[first + r] : -1;
+      w[r] = weight && r < block.count ? weight[first + r] : T(1);
+      a[r] = y < 0 ? T(0) : block.x[static_cast<size_t>(y) * rows + r];
+    }
+    const Vec<T> ws = load(w), at = load(a);
+    Vec<T> ratio = splat(T(1));
+    if constexpr (!F::kShifts) {
+      const Vec<T> weighs = f.weight(at);
+      ratio = weighs == T(0) ? splat(T(0)) : f.slope(at, weighs) / weighs;
+    }
+    store(pull, ratio * ws * beta);
+    store_some(losses + first, (block.log_sum() - f.log_weight(at)) * ws, block.count);
+    block.scale(ws * beta / (block.sum + block.lost));
     block.write(grad + first * k);
     for (size_t r = 0; r < block.count; ++r) {
-      const std::int64_t y = target[first + r];
-      const T m = block.m[r];
+      const int64_t y = target[first + r];
       T* g = grad + (first + r) * k;
-      if (y < 0 || w[r] == 0 || std::isinf(m)) {
+      if (y < 0 || w[r] == 0) {
+        losses[first + r] = 0;
+        fill(g, k, T(0));
+      } else if (special[r]) {
         block.copy_row(r, row);
-        cross_entropy_special(row, y, w[r], loss + first + r, g, k);
-        continue;
+        special_loss<F, T>(f, row, static_cast<size_t>(y), w[r], losses + first + r, g, k, {});
+      } else {
+        g[y] -= pull[r];
       }
-      const T z = block.x[static_cast<size_t>(y) * Block<T>::kRows + r];
-      loss[first + r] = static_cast<T>((std::log(block.total(r)) + static_cast<double>(m - z) * beta) * w[r]);
-      g[y] -= w[r] * beta;
     }
   }
 }

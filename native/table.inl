@@ -1,26 +1,74 @@
 // The table of one instruction set: which kernel serves which shape.
 #pragma once
 
-#include <tuple>
-
-#include "rows.inl"
+#include "columns.inl"
+#include "elementwise.inl"
+#include "projections.inl"
 #include "short_rows.inl"
 
 namespace {
 
-// The kernel for short rows where the rows are short.
-template <auto kShort, auto kLong, class T, class... Rest>
-void by_length(const T* x, Rest... rest) {
-  const auto arguments = std::tuple(rest...);
-  const size_t k = std::get<sizeof...(Rest) - 2>(arguments);
-  (k <= kShortRow ? kShort : kLong)(x, rest...);
+// The kernel for short rows where the rows are short; every kernel ends in (n, k, parameters).
+template <auto kShort, auto kLong, class T>
+void map_by_length(const T* x, const int64_t* target, T* out, size_t n, size_t k, const Parameters& p) {
+  (k <= kShortRow ? kShort : kLong)(x, target, out, n, k, p);
+}
+
+template <class F, class T>
+void loss_by_length(const T* x, const int64_t* target, const T* weight, T* losses, T* grad, size_t n,
+                    size_t k, const Parameters& p) {
+  (k <= kShortRow ? loss_short<F, T> : loss<F, T>)(x, target, weight, losses, grad, n, k, p);
+}
+
+template <class F, class T>
+constexpr luce::MemberKernels<T> member() {
+  return {map_by_length<map_short<false, F, T>, probabilities<F, T>, T>,
+          map_by_length<map_short<true, F, T>, log_probabilities<F, T>, T>,
+          columns<false, F, T>,
+          columns<true, F, T>,
+          loss_by_length<F, T>,
+          soft_loss<F, T>};
+}
+
+// Taylor softmax: degree 2, which is the usual one, has loops of its own.
+template <class T, class Member, class... Arguments>
+void by_degree(Member kernel, const Parameters& p, Arguments... arguments) {
+  constexpr luce::MemberKernels<T> second = member<Polynomial<T, 2>, T>(),
+                                   any = member<Polynomial<T, 0>, T>();
+  ((p.shape == 2 ? second : any).*kernel)(arguments..., p);
 }
 
 template <class T>
-constexpr luce::RowKernels<T> row_kernels() {
-  return {by_length<softmax_short<T>, softmax<T>>, by_length<log_softmax_short<T>, log_softmax<T>>,
-          by_length<logsumexp_short<T>, logsumexp<T>>, by_length<cross_entropy_short<T>, cross_entropy<T>>,
-          cross_entropy_soft<T>};
+constexpr luce::MemberKernels<T> taylor() {
+  using M = luce::MemberKernels<T>;
+  return {[](const T* x, const int64_t* target, T* out, size_t n, size_t k, const Parameters& p) {
+            by_degree<T>(&M::probabilities, p, x, target, out, n, k);
+          },
+          [](const T* x, const int64_t* target, T* out, size_t n, size_t k, const Parameters& p) {
+            by_degree<T>(&M::log_probabilities, p, x, target, out, n, k);
+          },
+          [](const T* x, T* out, size_t k, size_t stride, size_t first, size_t last, const Parameters& p) {
+            by_degree<T>(&M::columns, p, x, out, k, stride, first, last);
+          },
+          [](const T* x, T* out, size_t k, size_t stride, size_t first, size_t last, const Parameters& p) {
+            by_degree<T>(&M::log_columns, p, x, out, k, stride, first, last);
+          },
+          [](const T* x, const int64_t* target, const T* weight, T* losses, T* grad, size_t n, size_t k,
+             const Parameters& p) { by_degree<T>(&M::loss, p, x, target, weight, losses, grad, n, k); },
+          [](const T* x, const T* target, const T* weight, T* losses, T* grad, size_t n, size_t k,
+             const Parameters& p) { by_degree<T>(&M::soft_loss, p, x, target, weight, losses, grad, n, k); }};
+}
+
+template <class T>
+constexpr luce::Table<T> table() {
+  return {member<Exponential<T>, T>(),
+          taylor<T>(),
+          member<Quadratic<T>, T>(),
+          {entmax<T>, nullptr, columns_by_rows<entmax<T>, T>, nullptr, entmax_loss<T>, entmax_soft_loss<T>},
+          map_by_length<logsumexp_short<T>, logsumexp<T>, T>,
+          sigmoid<T>,
+          log_sigmoid<T>,
+          sigmoid_loss<T>};
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // for.
 #pragma once
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -86,15 +86,36 @@ inline Vec<T> load_part(const T* p, std::size_t count, T fill) {
 #endif
 }
 
+// The first `count` numbers of `v`.
 template <class T>
 inline void store_part(T* p, Vec<T> v, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) p[i] = v[i];
+}
+
+// The same where `count` may be that of a whole vector.
+template <class T>
+inline Vec<T> load_some(const T* p, std::size_t count, T fill) {
+  return count >= kWidth<T> ? load(p) : load_part(p, count, fill);
+}
+template <class T>
+inline void store_some(T* p, Vec<T> v, std::size_t count) {
+  if (count >= kWidth<T>)
+    store(p, v);
+  else
+    store_part(p, v, count);
 }
 
 template <class T>
 inline Vec<T> splat(T value) {
   return Vec<T>{} + value;
 }
+
+// Whether mul_add rounds once.
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_NEON)
+constexpr bool kRoundsOnce = true;
+#else
+constexpr bool kRoundsOnce = false;
+#endif
 
 // a * b + c, rounded once where the instruction set can (all but baseline x86).
 template <class T>
@@ -119,10 +140,74 @@ inline Vec<T> mul_add(Vec<T> a, Vec<T> b, Vec<T> c) {
 #endif
 }
 
+template <class T>
+inline Vec<T> absolute(Vec<T> v) {
+  return v < T(0) ? -v : v;
+}
+
+// One bit for each place of a comparison, the first the lowest.
+template <class T>
+inline unsigned mask_bits(VecInt<T> where) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float))
+    return static_cast<unsigned>(_mm256_movemask_ps((__m256)where));
+  else
+    return static_cast<unsigned>(_mm256_movemask_pd((__m256d)where));
+#else
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float))
+    return _mm512_movepi32_mask((__m512i)where);
+  else
+    return _mm512_movepi64_mask((__m512i)where);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == sizeof(float))
+    return static_cast<unsigned>(_mm_movemask_ps((__m128)where));
+  else
+    return static_cast<unsigned>(_mm_movemask_pd((__m128d)where));
+#endif
+  unsigned result = 0;
+  for (std::size_t i = 0; i < kWidth<T>; ++i) result |= static_cast<unsigned>(where[i] != 0) << i;
+  return result;
+#endif
+}
+
+// Whether a comparison holds in every place.
+template <class T>
+inline bool all(VecInt<T> where) {
+  return mask_bits<T>(where) == (1u << kWidth<T>)-1;
+}
+
+// Write past the caches; `p` is aligned to a vector. `fence` before anyone else reads.
+template <class T>
+inline void stream(T* p, Vec<T> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#elif defined(__SSE2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)v);
+#else
+  store(p, v);
+#endif
+}
+
+inline void fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 // A NaN in `a` is dropped, one in `b` is kept: the running maximum stands in `b`.
 template <class T>
 inline Vec<T> max(Vec<T> a, Vec<T> b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float))
+    return (Vec<T>)_mm256_max_ps((__m256)a, (__m256)b);
+  else
+    return (Vec<T>)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
   return a > b ? a : b;
+#endif
 }
 
 template <class To, class From>

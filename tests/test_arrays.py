@@ -263,7 +263,7 @@ def test_what_is_not_real_numbers_is_refused(function: Callable[..., Array], x: 
 
 
 WRONG_CALLS: tuple[tuple[type[Exception], str, Any, dict[str, Any]], ...] = (
-    (ValueError, "at least one dimension", 1.0, {}),
+    (ValueError, r"axis must lie in \[-1, 1\)", 1.0, {"axis": 1}),
     (ValueError, "equally long", [[1.0], [1.0, 2.0]], {}),
     (ValueError, r"axis must lie in \[-1, 1\)", [1.0], {"axis": 1}),
     (TypeError, "axis must be a whole number", [1.0], {"axis": None}),
@@ -274,7 +274,7 @@ WRONG_CALLS: tuple[tuple[type[Exception], str, Any, dict[str, Any]], ...] = (
     (ValueError, "temperature must be positive", [1.0], {"temperature": math.inf}),
     (TypeError, "temperature must be a number", [1.0], {"temperature": "1"}),
     (TypeError, "temperature must be a number", [1.0], {"temperature": True}),
-    (TypeError, "dtype must be float16, float32 or float64", [1.0], {"dtype": np.int32}),
+    (TypeError, "dtype must be float16, bfloat16, float32 or float64", [1.0], {"dtype": np.int32}),
     (TypeError, "out must be a NumPy array", [1.0], {"out": [0.0]}),
     (ValueError, r"out must have shape \(1,\)", [1.0], {"out": np.zeros(2)}),
     (ValueError, "dtype float64", [1.0], {"out": np.zeros(1, np.float32)}),
@@ -312,6 +312,25 @@ def test_the_short_way_in_gives_the_same_bits(
         np.testing.assert_array_equal(same, expected)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (2, 3, 70), (3, 5, 2, 9)])
+@pytest.mark.parametrize("order", "CF")
+def test_the_short_way_serves_every_axis_without_a_copy_of_the_array(shape: tuple[int, ...], order: Any) -> None:
+    x = np.asarray(np.random.default_rng(0).normal(size=shape), order=order)
+    for axis in range(-x.ndim, x.ndim):
+        short = as_rows(x, axis, None)
+        assert short is not None
+        assert short[0].base is not None
+        assert np.shares_memory(short[0], x)
+        expected = np.moveaxis(softmax(np.ascontiguousarray(np.moveaxis(x, axis, -1))), -1, axis)
+        np.testing.assert_allclose(softmax(x, axis), expected, rtol=1e-14)
+        out = np.full_like(x, 7)
+        assert softmax(x, axis, out=out) is out
+        np.testing.assert_allclose(out, expected, rtol=1e-14)
+        same = x.copy(order=order)
+        softmax(same, axis, out=same)
+        np.testing.assert_allclose(same, expected, rtol=1e-14)
+
+
 def test_what_needs_care_does_not_take_the_short_way() -> None:
     x = np.zeros((4, 6), np.float32)
     bytes_of = np.zeros(4 * 6 * 4 + 1, np.uint8)
@@ -320,13 +339,14 @@ def test_what_needs_care_does_not_take_the_short_way() -> None:
     assert as_rows(locked, -1, None) is not None
     careful: list[tuple[Any, Any, Any]] = [
         (x.tolist(), -1, None),
-        (x.T, -1, None),
+        (x[:, ::2], -1, None),
+        (np.zeros((2, 3, 4), np.float32).transpose(1, 0, 2), -1, None),
         (x.astype(np.float16), -1, None),
         (x.astype(">f4"), -1, None),
         (bytes_of[1:].view(np.float32).reshape(4, 6), -1, None),
         (np.ma.array(x), -1, None),
-        (x, 0, None),
         (x, 2, None),
+        (x, -3, None),
         (x, True, None),
         (x[:0], -1, None),
         (np.float32(1), -1, None),

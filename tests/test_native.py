@@ -91,9 +91,9 @@ def test_cross_entropy_keeps_its_bounds(dtype: str, k: int, temperature: float, 
     y = np.random.default_rng(1).dirichlet(np.ones(k), len(x)).astype(dtype) if soft else np.eye(k, dtype=dtype)[ids]
     loss, grad = np.empty(len(x), dtype), np.empty_like(x)
     if soft:
-        _native.cross_entropy_soft(x, y, loss, grad, None, 1 / temperature)
+        _native.softmax_loss(x, y, loss, grad, None, 1 / temperature)
     else:
-        _native.cross_entropy(x, ids, loss, grad, None, 1 / temperature)
+        _native.softmax_loss(x, ids, loss, grad, None, 1 / temperature)
     terms = k if soft else 1
     for i, (row, target) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
         exact_loss = reference.cross_entropy(row, target, temperature)
@@ -141,10 +141,10 @@ def test_corners_are_the_limits(dtype: str, corner: list[float], copies: int, is
         y = reference.one_hot(class_id, len(row))
         loss, grad = np.empty(1, dtype), np.empty_like(x)
         expected = float(reference.cross_entropy(row, y)), [float(v) for v in reference.gradient(row, y)]
-        _native.cross_entropy(x, np.array([class_id]), loss, grad)
+        _native.softmax_loss(x, np.array([class_id]), loss, grad)
         close(loss[0], expected[0])
         close(grad[0], expected[1], atol=float(np.finfo(dtype).eps))
-        _native.cross_entropy_soft(x, np.array([y], dtype), loss, grad)
+        _native.softmax_loss(x, np.array([y], dtype), loss, grad)
         close(loss[0], expected[0])
         close(grad[0], expected[1], atol=float(np.finfo(dtype).eps))
 
@@ -170,8 +170,8 @@ def test_results_may_overwrite_the_input_and_nothing_else(dtype: str, k: int, is
     calls: list[Callable[[Array, Array], None]] = [
         lambda x, out: _native.softmax(x, out),
         lambda x, out: _native.log_softmax(x, out),
-        lambda x, out: _native.cross_entropy(x, ids, np.empty(5, dtype), out),
-        lambda x, out: _native.cross_entropy_soft(x, y, np.empty(5, dtype), out),
+        lambda x, out: _native.softmax_loss(x, ids, np.empty(5, dtype), out),
+        lambda x, out: _native.softmax_loss(x, y, np.empty(5, dtype), out),
     ]
     for call in calls:
         apart = np.empty_like(x)
@@ -188,7 +188,7 @@ def test_row_weights_multiply_loss_and_gradient(dtype: str, isa: str) -> None:
     x = np.random.default_rng(0).standard_normal((4, 9)).astype(dtype)
     weight = np.array([2, 0.5, 0, 4], dtype)  # powers of two: exact
     ids, y = np.array([0, 8, 3, 3]), np.full_like(x, 1 / 9)
-    for call, target in ((_native.cross_entropy, ids), (_native.cross_entropy_soft, y)):
+    for call, target in ((_native.softmax_loss, ids), (_native.softmax_loss, y)):
         plain, weighted = (np.empty(4, dtype), np.empty_like(x)), (np.empty(4, dtype), np.empty_like(x))
         call(x, target, *plain)
         call(x, target, *weighted, weight)
@@ -199,7 +199,7 @@ def test_row_weights_multiply_loss_and_gradient(dtype: str, isa: str) -> None:
 def test_a_negative_class_id_is_a_row_to_pass_over(isa: str) -> None:
     x = np.array([[NAN, 1.0], [1.0, 2.0]])
     loss, grad = np.full(2, 9.0), np.full((2, 2), 9.0)
-    _native.cross_entropy(x, np.array([-1, 0]), loss, grad)
+    _native.softmax_loss(x, np.array([-1, 0]), loss, grad)
     assert loss[0] == 0
     assert (grad[0] == 0).all()
     assert loss[1] > 0
@@ -220,7 +220,7 @@ def test_threads_never_change_a_result(dtype: str, shape: tuple[int, int], isa: 
         )
         _native.softmax(x, p, n_threads=n_threads)
         _native.logsumexp(x, total, n_threads=n_threads)
-        _native.cross_entropy(x, ids, loss, grad, n_threads=n_threads)
+        _native.softmax_loss(x, ids, loss, grad, n_threads=n_threads)
         results.append(b"".join(a.tobytes() for a in (p, total, loss, grad)))
     assert len(set(results)) == 1
 
@@ -275,10 +275,10 @@ def test_the_binding_refuses_shapes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="out"):
         _native.logsumexp(x, np.empty(3, np.float32))
     with pytest.raises(ValueError, match="below the number of classes"):
-        _native.cross_entropy(x, np.array([0, 3]), loss, grad)
+        _native.softmax_loss(x, np.array([0, 3]), loss, grad)
     with pytest.raises(ValueError, match="target"):
-        _native.cross_entropy(x, np.array([0, 1, 2]), loss, grad)
+        _native.softmax_loss(x, np.array([0, 1, 2]), loss, grad)
     with pytest.raises(ValueError, match="weight"):
-        _native.cross_entropy(x, np.array([0, 1]), loss, grad, np.ones(3, np.float32))
+        _native.softmax_loss(x, np.array([0, 1]), loss, grad, np.ones(3, np.float32))
     with pytest.raises(ValueError, match="target"):
-        _native.cross_entropy_soft(x, np.zeros((2, 2), np.float32), loss, grad)
+        _native.softmax_loss(x, np.zeros((2, 2), np.float32), loss, grad)

@@ -1,7 +1,7 @@
 """Luce: from pictures to class probabilities you can trust.
 
-Arrays: `softmax`, `log_softmax`, `logsumexp`, `cross_entropy`, and `links` for the family as values. Pictures: `train`
-and `load` give an `ImageClassifier`. Whatever is heavy loads when it is first used.
+Arrays: the softmax family as functions and, in `links`, as values with their losses. Pictures: `train` and `load` give
+an `ImageClassifier`. Whatever is heavy loads when it is first used.
 """
 
 from __future__ import annotations
@@ -11,8 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 from luce import links
 from luce.errors import DataError, DownloadError, ImageError, LuceError, LuceWarning, ModelError
-from luce.links import log_softmax, logsumexp, softmax
-from luce.losses import cross_entropy
+from luce.functions import (
+    boltzmann,
+    boltzmann_mean,
+    boltzmann_sample,
+    gumbel_softmax,
+    mellowmax,
+    normalize,
+    relu,
+    softmax_covariance,
+    softmax_vjp,
+    tanh,
+)
+from luce.links import (
+    entmax,
+    entmax15,
+    entmax_slope,
+    log_sigmoid,
+    log_softmax,
+    logsumexp,
+    pseudo_softmax,
+    sigmoid,
+    sm_taylor_softmax,
+    soft_margin_softmax,
+    softmax,
+    sparsemax,
+    spherical_softmax,
+    taylor_softmax,
+)
+from luce.losses import brier, brier_and_grad, cross_entropy, focal, focal_and_grad, linear_cross_entropy
 
 if TYPE_CHECKING:
     from luce.classifier import ImageClassifier, Prediction
@@ -37,13 +64,39 @@ __all__ = [
     "Prediction",
     "SoftmaxRegression",
     "__version__",
+    "boltzmann",
+    "boltzmann_mean",
+    "boltzmann_sample",
+    "brier",
+    "brier_and_grad",
     "cross_entropy",
+    "entmax",
+    "entmax15",
+    "entmax_slope",
+    "focal",
+    "focal_and_grad",
+    "gumbel_softmax",
+    "linear_cross_entropy",
     "links",
     "load",
+    "log_sigmoid",
     "log_softmax",
     "logsumexp",
+    "mellowmax",
+    "normalize",
     "open_dataset",
+    "pseudo_softmax",
+    "relu",
+    "sigmoid",
+    "sm_taylor_softmax",
+    "soft_margin_softmax",
     "softmax",
+    "softmax_covariance",
+    "softmax_vjp",
+    "sparsemax",
+    "spherical_softmax",
+    "tanh",
+    "taylor_softmax",
     "train",
 ]
 

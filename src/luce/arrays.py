@@ -1,13 +1,15 @@
 """The gate: arrays are checked here once, with messages for people; the code behind it trusts them.
 
-What comes in decides what comes out: float32 stays float32 and float64 float64; float16 is computed in float32 and
-rounded once; integers become float64. Kernels see rows: contiguous (N, K) arrays with the classes last.
+What comes in decides what comes out: float32 stays float32 and float64 float64; float16 and bfloat16 are computed in
+float32 and rounded once; integers become float64. A single number is a row of one class. Kernels see rows: contiguous
+(N, K) arrays with the classes last; or slabs (M, K, S) where the classes lie S numbers apart.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,28 +27,37 @@ class Gate:
     Attributes:
         rows: (N, K) contiguous float32 or float64; masked entries are -inf. Not to be written to.
         shape: of the input with `axis` moved to the end.
+        given: shape of the input.
         axis: not negative.
         dtype: of the result.
     """
 
     rows: Floats
     shape: tuple[int, ...]
+    given: tuple[int, ...]
     axis: int
-    dtype: np.dtype[np.floating[Any]]
+    dtype: np.dtype[Any]
 
     def restore(self, rows: Floats, out: NDArray[Any] | None) -> NDArray[Any]:
         """Bring a result (N, K) into the form of the input: its shape, `dtype`, and `out` if given."""
-        result = np.moveaxis(rows.reshape(self.shape), -1, self.axis)
+        result = np.moveaxis(rows.reshape(self.shape), -1, self.axis).reshape(self.given)
         with np.errstate(over="ignore"):  # beyond the largest float16 lies infinity
             if out is None:
-                return result.astype(self.dtype, copy=False)
-            np.copyto(out, result, casting="same_kind")
+                return plain(result.astype(self.dtype, copy=False))
+            np.copyto(out, result, casting="unsafe")  # `enter` has checked that it is of `dtype`
         return out
 
     def restore_reduced(self, values: Floats, *, keepdims: bool) -> NDArray[Any]:
         """Bring one value per row (N,) into the form of the input without `axis`, or with it as length 1."""
-        result = values.reshape(self.shape[:-1]).astype(self.dtype, copy=False)
-        return np.expand_dims(result, self.axis) if keepdims else result
+        with np.errstate(over="ignore"):
+            result = values.reshape(self.shape[:-1]).astype(self.dtype, copy=False)
+        return plain(np.expand_dims(result, self.axis) if keepdims and self.given else result)
+
+
+def plain(result: NDArray[Any]) -> NDArray[Any]:
+    """What NumPy returns where nothing is left to index: a number."""
+    number: NDArray[Any] = result[()]
+    return number
 
 
 def enter(
@@ -62,7 +73,7 @@ def enter(
 
     Args:
         name: of the function, for messages.
-        x: real numbers of any shape with at least one dimension.
+        x: real numbers of any shape.
         axis: of the classes.
         where: booleans that broadcast to `x`; `False` takes an entry out, as if it were -inf.
         out: where the result will go: the shape of `x`, the dtype of the result.
@@ -72,47 +83,64 @@ def enter(
         TypeError: `x` is not of real numbers, or `out`, `axis` or `dtype` has the wrong type.
         ValueError: a shape or `axis` does not fit.
     """
-    array = _array(name, x)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: needs real numbers, got dtype {array.dtype}{_hint(array)}")
-    if array.ndim == 0:
-        raise ValueError(f"{name}: needs an array with at least one dimension, got a single number")
+    array = as_array(name, x)
     result_dtype = _result_dtype(name, array.dtype, dtype)
-    place = _axis(name, axis, array.ndim)
+    given = array.shape
+    place = checked_axis(name, axis, array.ndim)
     if out is not None:
-        _check_out(name, out, array.shape, result_dtype)
-    narrow = array.dtype.kind == "f" and array.dtype.itemsize <= 4 and result_dtype != np.float64
+        _check_out(name, out, given, result_dtype)
+    narrow = _is_floating(array.dtype) and array.dtype.itemsize <= 4 and result_dtype != np.float64
     compute: type[np.floating[Any]] = np.float32 if narrow else np.float64
-    moved = np.moveaxis(array, place, -1)
+    moved = np.moveaxis(array if given else array.reshape(1), place, -1)
     rows = np.ascontiguousarray(moved, compute).reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
     if out is not None and np.may_share_memory(rows, out) and rows.ctypes.data != out.ctypes.data:
         rows = rows.copy()  # `out` overlaps `x` without being `x`: writing one would change the other
     if where is not None:
-        rows = np.where(_mask(name, where, array.shape, place), rows, compute(-np.inf))
-    return Gate(rows, moved.shape, place, result_dtype)
+        mask = np.moveaxis(checked_mask(name, where, given).reshape(given or (1,)), place, -1)
+        rows = np.where(mask.reshape(rows.shape), rows, compute(-np.inf))
+    return Gate(rows, moved.shape, given, place, result_dtype)
 
 
 def as_rows(x: object, axis: int, out: object) -> tuple[Floats, Floats] | None:
-    """The short way in: `x` and `out` (a new array if `None`) as rows (N, K), when nothing has to be converted.
+    """The short way in: `x` and `out` (a new array if `None`) as rows or slabs, when nothing has to be converted.
 
-    `None` for anything but contiguous float32 or float64 arrays with the classes last, `out` being `x` itself or apart
-    from it; `enter` is the way in for everything, and says what is wrong.
+    `None` for anything but float32 or float64 arrays that are contiguous (in C's or Fortran's order), `out` being `x`
+    itself or apart from it; `enter` is the way in for everything, and says what is wrong.
     """
-    if type(x) is not np.ndarray or x.dtype not in _NATIVE or not (x.flags.c_contiguous and x.flags.aligned):
+    if type(x) is not np.ndarray or x.dtype not in _NATIVE or type(axis) is not int:
         return None
-    if x.ndim == 0 or x.size == 0 or type(axis) is not int or axis not in (-1, x.ndim - 1):
+    flags, ndim = x.flags, x.ndim
+    if ndim == 0 or x.size == 0 or not flags.aligned or not -ndim <= axis < ndim:
         return None
     if out is None:
         out = np.empty_like(x)
     elif out is not x:
         if type(out) is not np.ndarray or out.dtype is not x.dtype or out.shape != x.shape:
             return None
-        if not out.flags.carray or np.may_share_memory(x, out):
+        if not out.flags.behaved or out.strides != x.strides or np.may_share_memory(x, out):
             return None
-    elif not x.flags.writeable:
+    elif not flags.writeable:
         return None
-    shape = (-1, x.shape[-1])
+    if not flags.c_contiguous:
+        if not flags.f_contiguous:
+            return None
+        x, out, axis = x.T, out.T, ~axis
+    if axis in (-1, ndim - 1):
+        shape: tuple[int, ...] = (-1, x.shape[-1])
+    else:
+        shape = (math.prod(x.shape[:axis]), x.shape[axis], -1)
     return x.reshape(shape), out.reshape(shape)
+
+
+def library(x: object) -> Any:
+    """The array library that `x` belongs to, where that is not NumPy: torch, or the namespace of the array API."""
+    if isinstance(x, np.ndarray | np.generic | float | int | list | tuple):
+        return None
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return torch
+    namespace = getattr(x, "__array_namespace__", None)
+    return None if namespace is None else namespace()
 
 
 def positive(name: str, parameter: str, value: float, hint: str = "") -> float:
@@ -125,6 +153,19 @@ def positive(name: str, parameter: str, value: float, hint: str = "") -> float:
     result = number(name, parameter, value)
     if not 0 < result < np.inf:
         raise ValueError(f"{name}: {parameter} must be positive and finite, got {value!r}{hint}")
+    return result
+
+
+def not_negative(name: str, parameter: str, value: float) -> float:
+    """Check a parameter that must be a finite number of at least 0.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: negative or not finite.
+    """
+    result = number(name, parameter, value)
+    if not 0 <= result < np.inf:
+        raise ValueError(f"{name}: {parameter} must be finite and not negative, got {value!r}")
     return result
 
 
@@ -142,27 +183,32 @@ def number(name: str, parameter: str, value: float) -> float:
         raise TypeError(f"{name}: {parameter} must be a number, got {value!r}") from None
 
 
-def _array(name: str, x: ArrayLike) -> NDArray[Any]:
+def as_array(name: str, x: ArrayLike) -> NDArray[Any]:
+    """Real numbers as an array of their dtype.
+
+    Raises:
+        TypeError, ValueError: they are not.
+    """
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name}: takes no masked array; pass x.data and where=~x.mask")
     try:
-        return np.asarray(x)
+        array = np.asarray(x)
     except ValueError:
         raise ValueError(f"{name}: needs an array of numbers; are all rows equally long?") from None
+    if array.dtype.kind not in "iu" and not _is_floating(array.dtype):
+        hint = "; convert the booleans to numbers first" if array.dtype.kind == "b" else ""
+        raise TypeError(f"{name}: needs real numbers, got dtype {array.dtype}{hint}")
+    return array
 
 
-def _result_dtype(name: str, given: np.dtype[Any], wanted: DTypeLike | None) -> np.dtype[Any]:
-    if wanted is None:
-        dtype = np.dtype(np.float64) if given.kind in "iu" else given.newbyteorder("=")
-    else:
-        dtype = np.dtype(wanted)
-    if dtype not in (np.float16, np.float32, np.float64):
-        what = "dtype must be" if wanted is not None else "needs"
-        raise TypeError(f"{name}: {what} float16, float32 or float64, got {dtype}")
-    return dtype
+def checked_axis(name: str, axis: int, ndim: int) -> int:
+    """An axis as a number that is not negative; a single number has one axis.
 
-
-def _axis(name: str, axis: int, ndim: int) -> int:
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it lies outside.
+    """
+    ndim = max(ndim, 1)
     try:
         place = operator.index(axis)
     except TypeError:
@@ -172,28 +218,51 @@ def _axis(name: str, axis: int, ndim: int) -> int:
     return place % ndim
 
 
+def checked_mask(name: str, where: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Booleans, broadcast to a shape.
+
+    Raises:
+        TypeError: they are none.
+        ValueError: they do not broadcast.
+    """
+    mask = np.asarray(where)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"{name}: where must be booleans, got dtype {mask.dtype}")
+    try:
+        return np.broadcast_to(mask, shape)
+    except ValueError:
+        raise ValueError(f"{name}: where of shape {mask.shape} does not broadcast to {shape}") from None
+
+
+def _is_floating(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or dtype.name == "bfloat16"  # NumPy does not know the kind of ml_dtypes' types
+
+
+def _result_dtype(name: str, given: np.dtype[Any], wanted: DTypeLike | None) -> np.dtype[Any]:
+    if wanted is None:
+        dtype = np.dtype(np.float64) if given.kind in "iu" else given
+    elif wanted == "bfloat16":
+        import ml_dtypes
+
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    else:
+        dtype = np.dtype(wanted)
+    if dtype.name == "bfloat16":
+        return dtype
+    dtype = dtype.newbyteorder("=")
+    if dtype not in (np.float16, np.float32, np.float64):
+        what = "dtype must be" if wanted is not None else "needs"
+        raise TypeError(f"{name}: {what} float16, bfloat16, float32 or float64, got {dtype}")
+    return dtype
+
+
 def _check_out(name: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name}: out must be a NumPy array, got {type(out).__name__}")
-    if out.shape != shape or out.dtype.newbyteorder("=") != dtype:
+    same = out.dtype == dtype or (dtype.kind == "f" and out.dtype.newbyteorder("=") == dtype)
+    if out.shape != shape or not same:
         raise ValueError(
             f"{name}: out must have shape {shape} and dtype {dtype}, got shape {out.shape} and dtype {out.dtype}"
         )
     if not out.flags.writeable:
         raise ValueError(f"{name}: out is read-only")
-
-
-def _mask(name: str, where: ArrayLike, shape: tuple[int, ...], place: int) -> NDArray[np.bool_]:
-    mask = np.asarray(where)
-    if mask.dtype != np.bool_:
-        raise TypeError(f"{name}: where must be booleans, got dtype {mask.dtype}")
-    try:
-        full = np.broadcast_to(mask, shape)
-    except ValueError:
-        raise ValueError(f"{name}: where of shape {mask.shape} does not broadcast to {shape}") from None
-    moved = np.moveaxis(full, place, -1)
-    return moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
-
-
-def _hint(array: NDArray[Any]) -> str:
-    return "; convert the booleans to numbers first" if array.dtype.kind == "b" else ""

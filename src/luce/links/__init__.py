@@ -6,28 +6,52 @@ line here.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from numpy.typing import ArrayLike, NDArray
-
+from luce.links.entmax import Entmax, Sparsemax, entmax, entmax15, entmax_slope, sparsemax
+from luce.links.link import Link
+from luce.links.pseudo import PseudoSoftmax, pseudo_softmax
+from luce.links.sigmoid import Sigmoid, log_sigmoid, sigmoid
+from luce.links.sm_taylor import SMTaylor, sm_taylor_softmax
+from luce.links.soft_margin import SoftMargin, soft_margin_softmax
 from luce.links.softmax import Softmax, log_softmax, logsumexp, softmax
+from luce.links.spherical import Spherical, spherical_softmax
+from luce.links.taylor import Taylor, taylor_softmax
 
+LINKS: dict[str, type[Link]] = {
+    "softmax": Softmax,
+    "taylor": Taylor,
+    "soft_margin": SoftMargin,
+    "sm_taylor": SMTaylor,
+    "spherical": Spherical,
+    "sparsemax": Sparsemax,
+    "entmax": Entmax,
+    "sigmoid": Sigmoid,
+    "pseudo": PseudoSoftmax,
+}
 
-class Link(Protocol):
-    """What every member of the family can do. Each is a frozen dataclass of its parameters."""
-
-    def probabilities(self, logits: ArrayLike) -> NDArray[Any]:
-        """Probabilities (..., K) for logits (..., K)."""
-
-    def log_probabilities(self, logits: ArrayLike) -> NDArray[Any]:
-        """Logarithms of the probabilities (..., K)."""
-
-    def loss_and_grad(
-        self, logits: ArrayLike, target: ArrayLike, *, out: NDArray[Any] | None = None
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Loss per row (N,) and its gradient (N, K) in the logits (N, K)."""
-
-
-LINKS: dict[str, type[Link]] = {"softmax": Softmax}
-
-__all__ = ["LINKS", "Link", "Softmax", "log_softmax", "logsumexp", "softmax"]
+__all__ = [
+    "LINKS",
+    "Entmax",
+    "Link",
+    "PseudoSoftmax",
+    "SMTaylor",
+    "Sigmoid",
+    "SoftMargin",
+    "Softmax",
+    "Sparsemax",
+    "Spherical",
+    "Taylor",
+    "entmax",
+    "entmax15",
+    "entmax_slope",
+    "log_sigmoid",
+    "log_softmax",
+    "logsumexp",
+    "pseudo_softmax",
+    "sigmoid",
+    "sm_taylor_softmax",
+    "soft_margin_softmax",
+    "softmax",
+    "sparsemax",
+    "spherical_softmax",
+    "taylor_softmax",
+]

@@ -1,73 +1,80 @@
-"""Cross-entropy of rows of logits and its gradient in one native pass: logits read once, gradient written once."""
+"""Losses of rows of logits with their gradients: logits read once, gradient written once, no array in between."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce import _native
-from luce.arrays import enter, positive
+from luce.arrays import enter, library
+from luce.maps import SERIAL, inverse_temperature
 from luce.threads import default_threads
 
 
-def cross_entropy_rows(
+def loss_rows(
     name: str,
+    kernel: Callable[..., None],
     logits: ArrayLike,
     target: ArrayLike,
     *,
     temperature: float = 1.0,
-    weight: NDArray[Any] | None = None,
     out: NDArray[Any] | None = None,
+    shape: float = 0.0,
+    margin: float = 0.0,
+    sums_to_one: bool = False,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Loss per row and its gradient.
 
     Args:
         name: of the public function, for messages.
+        kernel: of the member, for class ids and for distributions.
         logits: (N, K).
         target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
         temperature: divides the logits.
-        weight: (N,), multiplies loss and gradient of each row.
         out: (N, K), where the gradient goes; it may be `logits` itself.
+        shape: the member's parameter.
+        margin: taken off the target's divided logit.
+        sums_to_one: whether the loss is defined for distributions only, not for any masses.
 
     Returns:
         Loss (N,), gradient (N, K), in the dtype that follows from `logits`.
     """
-    positive(name, "temperature", temperature)
+    if library(logits) is not None:
+        return _of_tensors(name, kernel, logits, target, temperature, out, shape, margin, sums_to_one)
     if np.ndim(logits) != 2:
         raise ValueError(f"{name}: logits must have shape (rows, classes), got {np.shape(logits)}")
     gate = enter(name, logits, -1, out=out)
     rows = gate.rows
-    beta = inverse_temperature(temperature, rows.dtype)
     n, k = rows.shape
     classes, distributions = checked_target(name, target, n, k, rows.dtype)
-    direct = out is not None and out.flags.c_contiguous and out.dtype == rows.dtype
+    direct = out is not None and out.flags.c_contiguous and out.dtype == rows.dtype and out.dtype.isnative
     grad = out if direct and out is not None else np.empty_like(rows)
-    if distributions is not None and np.may_share_memory(grad, distributions):
-        distributions = distributions.copy()
+    if distributions is not None:
+        if sums_to_one:
+            _check_sums(name, distributions)
+        if np.may_share_memory(grad, distributions):
+            distributions = distributions.copy()
     loss = np.zeros(n, rows.dtype)
-    w = None if weight is None else np.ascontiguousarray(weight, rows.dtype)
     if rows.size:
-        n_threads = default_threads() if rows.size > 1 << 16 else 1
-        if classes is not None:
-            _native.cross_entropy(rows, classes, loss, grad, w, beta=beta, n_threads=n_threads)
-        elif distributions is not None:
-            _native.cross_entropy_soft(rows, distributions, loss, grad, w, beta=beta, n_threads=n_threads)
+        kernel(
+            rows,
+            classes if classes is not None else distributions,
+            loss,
+            grad,
+            None,
+            inverse_temperature(temperature, rows.dtype),
+            default_threads() if rows.size >= SERIAL else 1,
+            shape,
+            margin,
+        )
     with np.errstate(over="ignore"):
         return loss.astype(gate.dtype, copy=False), grad if direct else gate.restore(grad, out)
 
 
-def inverse_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
-    """1 / temperature within what `dtype` holds: past its ends 0 times infinity would give NaN."""
-    if temperature == 1:
-        return 1.0
-    limits = np.finfo(dtype)
-    return min(max(1 / temperature, float(limits.smallest_subnormal)), float(limits.max))
-
-
 def checked_target(
-    name: str, target: ArrayLike, n: int, k: int, dtype: np.dtype[Any]
+    name: str, target: ArrayLike, n: int, k: int, dtype: np.dtype[Any], first_row: int = 0
 ) -> tuple[NDArray[np.int64] | None, NDArray[Any] | None]:
     """Class ids (N,) int64, or distributions (N, K) of the given dtype: one of the two, told apart by dtype.
 
@@ -79,18 +86,70 @@ def checked_target(
     if array.dtype.kind in "iu":
         if array.shape != (n,):
             raise ValueError(f"{name}: target must hold one class id for each of {n} rows, got shape {array.shape}")
-        bad = np.flatnonzero((array < 0) | (array >= k))
-        if len(bad):
+        if n and (array.min() < 0 or array.max() >= k):
+            row = np.flatnonzero((array < 0) | (array >= k))[0]
             raise ValueError(
-                f"{name}: target must lie in [0, {k}); got {array[bad[0]]} at row {bad[0]}. "
+                f"{name}: target must lie in [0, {k}); got {array[row]} at row {row + first_row}. "
                 "If labels start at 1, subtract 1."
             )
         return np.ascontiguousarray(array, np.int64), None
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name}: target must be integer class ids or floating distributions, got dtype {array.dtype}")
     if array.shape != (n, k):
         raise ValueError(f"{name}: target distributions must have shape {(n, k)}, got {array.shape}")
     bad = np.flatnonzero(~(array >= 0).all(axis=1))
     if len(bad):
-        raise ValueError(f"{name}: target distributions must not be negative or NaN; row {bad[0]} is")
+        raise ValueError(f"{name}: target distributions must not be negative or NaN; row {bad[0] + first_row} is")
     return None, np.ascontiguousarray(array, dtype)
+
+
+def one_hot(target: ArrayLike, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Class ids as distributions."""
+    rows: NDArray[Any] = (np.asarray(target)[:, None] == np.arange(k)).astype(dtype)
+    return rows
+
+
+def _check_sums(name: str, distributions: NDArray[Any]) -> None:
+    sums = distributions.sum(axis=1, dtype=np.float64)
+    bad = np.flatnonzero(~(np.abs(sums - 1) <= 1e-2))
+    if len(bad):
+        raise ValueError(f"{name}: target distributions must sum to 1; row {bad[0]} sums to {sums[bad[0]]:g}")
+
+
+def _of_tensors(
+    name: str,
+    kernel: Callable[..., None],
+    logits: Any,
+    target: Any,
+    temperature: float,
+    out: Any,
+    shape: float,
+    margin: float,
+    sums_to_one: bool,
+) -> Any:
+    """The same on torch tensors on the CPU, out of autograd's sight: the gradient is already there."""
+    import torch
+
+    if not isinstance(logits, torch.Tensor) or logits.device.type != "cpu":
+        raise TypeError(f"{name}: takes NumPy arrays and torch tensors on the CPU")
+    arrays = [
+        (a.float() if a.dtype == torch.bfloat16 else a).detach().numpy() if isinstance(a, torch.Tensor) else a
+        for a in (logits, target)
+    ]
+    direct = out is not None and out.dtype != torch.bfloat16
+    loss, grad = loss_rows(
+        name,
+        kernel,
+        *arrays,
+        temperature=temperature,
+        out=out.detach().numpy() if direct else None,
+        shape=shape,
+        margin=margin,
+        sums_to_one=sums_to_one,
+    )
+    dtype = logits.dtype if logits.dtype.is_floating_point else torch.from_numpy(grad).dtype
+    if out is None:
+        return torch.from_numpy(loss).to(dtype), torch.from_numpy(grad).to(dtype)
+    if not direct:
+        out.copy_(torch.from_numpy(grad))
+    return torch.from_numpy(loss).to(dtype), out

@@ -8,20 +8,20 @@ Blanchard, Higham & Higham 2021, doi 10.1093/imanum/draa038.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native
-from luce.arrays import Floats, as_rows, enter, positive
-from luce.links.fused import cross_entropy_rows, inverse_temperature
+from luce import _native, formulas
+from luce.arrays import as_rows, enter, library, plain, positive
+from luce.links.fused import loss_rows
+from luce.maps import ARGMAX, SERIAL, Map, apply
 from luce.threads import default_threads
 
-_ARGMAX = "; for the limit 0 use argmax"
-_SERIAL = 1 << 16  # numbers below which the kernel stays on the caller's thread anyway
+SOFTMAX = Map("softmax", _native.softmax, formulas.softmax, formulas.softmax_vjp)
+LOG_SOFTMAX = Map("log_softmax", _native.log_softmax, formulas.log_softmax, formulas.log_softmax_vjp)
 
 
 def softmax(
@@ -36,12 +36,12 @@ def softmax(
     """Probabilities proportional to exp(x / temperature).
 
     Args:
-        x: logits, real numbers of any shape with at least one dimension.
+        x: logits, real numbers of any shape.
         axis: of the classes.
         temperature: divides the logits, positive.
         where: booleans that broadcast to `x`; entries that are `False` get probability 0.
         out: array of the shape of `x` and the result's dtype; it may be `x` itself and is returned.
-        dtype: float16, float32 or float64, instead of the one that follows from `x` (integers give float64).
+        dtype: float16, bfloat16, float32 or float64, instead of the one that follows from `x`.
 
     Returns:
         Array of the shape of `x`; each row sums to 1, or is 0 where everything is -inf or masked.
@@ -53,7 +53,7 @@ def softmax(
     >>> softmax([1.0, 2.0, 3.0]).round(4)
     array([0.09  , 0.2447, 0.6652])
     """
-    return _map("softmax", _native.softmax, x, axis, temperature, where, out, dtype)
+    return apply(SOFTMAX, x, axis, temperature=temperature, where=where, out=out, dtype=dtype)
 
 
 def log_softmax(
@@ -69,40 +69,68 @@ def log_softmax(
 
     Arguments, result and errors are those of `softmax`.
     """
-    return _map("log_softmax", _native.log_softmax, x, axis, temperature, where, out, dtype)
+    return apply(LOG_SOFTMAX, x, axis, temperature=temperature, where=where, out=out, dtype=dtype)
 
 
 def logsumexp(
     x: ArrayLike,
     axis: int = -1,
     *,
+    weights: ArrayLike | None = None,
     where: ArrayLike | None = None,
     keepdims: bool = False,
     dtype: DTypeLike | None = None,
 ) -> NDArray[Any]:
-    """log(sum(exp(x))) along an axis, without overflow.
+    """log(sum(weights * exp(x))) along an axis, without overflow.
 
     Args:
-        x: real numbers of any shape with at least one dimension.
+        x: real numbers of any shape.
         axis: to sum over.
+        weights: not negative, broadcast to `x` (SciPy's `b`); 1 if not given. They are worked with in float64.
         where: booleans that broadcast to `x`; entries that are `False` do not count.
         keepdims: keep `axis` with length 1.
-        dtype: float16, float32 or float64, instead of the one that follows from `x`. float16 is computed in float32
-            and may overflow when it is rounded; `dtype=np.float32` keeps it.
+        dtype: of the result, instead of the one that follows from `x`. Halves are computed in float32 and may overflow
+            when they are rounded; `dtype=np.float32` keeps the value.
 
     Returns:
         Array without `axis`; -inf where nothing is left to sum.
 
     Raises:
         TypeError: `x` is not of real numbers, or an argument has the wrong type.
-        ValueError: a shape or `axis` does not fit.
+        ValueError: a weight is negative, or a shape or `axis` does not fit.
+
+    >>> float(logsumexp([1000.0, 1000.0], weights=[1.0, 3.0]).round(4))
+    1001.3863
     """
+    if (xp := library(x)) is not None:
+        from luce import foreign
+
+        return foreign.logsumexp(xp, x, axis, weights, where, keepdims, dtype)
+    if weights is None and where is None and dtype is None and (rows := as_rows(x, axis, x)) and rows[0].ndim == 2:
+        values = np.empty(len(rows[0]), rows[0].dtype)
+        _native.logsumexp(rows[0], values, 1.0, 1 if rows[0].size < SERIAL else default_threads())
+        shape = np.shape(x)[:-1]
+        return plain(values.reshape((*shape, 1) if keepdims else shape))
     gate = enter("logsumexp", x, axis, where=where, dtype=dtype)
-    values = np.full(len(gate.rows), -np.inf, gate.rows.dtype)
-    if gate.rows.size:
-        _native.logsumexp(gate.rows, values, n_threads=_threads(gate.rows))
-    with np.errstate(over="ignore"):
-        return gate.restore_reduced(values, keepdims=keepdims)
+    summands = gate.rows
+    if weights is not None:
+        summands = summands + _log_weights(weights, gate.given, gate.axis).reshape(summands.shape)
+    result = np.full(len(summands), -np.inf, summands.dtype)
+    if summands.size:
+        _native.logsumexp(summands, result, n_threads=1 if summands.size < SERIAL else default_threads())
+    return gate.restore_reduced(result, keepdims=keepdims)
+
+
+def _log_weights(weights: ArrayLike, shape: tuple[int, ...], axis: int) -> NDArray[np.float64]:
+    values = np.asarray(weights, np.float64)
+    try:
+        full = np.broadcast_to(values, shape)
+    except ValueError:
+        raise ValueError(f"logsumexp: weights of shape {values.shape} do not broadcast to {shape}") from None
+    if not (values >= 0).all():
+        raise ValueError("logsumexp: weights must not be negative or NaN")
+    with np.errstate(divide="ignore"):
+        return np.log(np.moveaxis(full.reshape(shape or (1,)), axis, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +145,7 @@ class Softmax:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        positive("Softmax", "temperature", self.temperature, _ARGMAX)
+        positive("Softmax", "temperature", self.temperature, ARGMAX)
 
     def probabilities(self, logits: ArrayLike) -> NDArray[Any]:
         """Probabilities (..., K) for logits (..., K)."""
@@ -134,7 +162,7 @@ class Softmax:
 
         Args:
             logits: (N, K).
-            target: (N,) class ids of any integer dtype, or (N, K) distributions.
+            target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
             out: (N, K), where the gradient goes; it may be `logits` itself.
 
         Returns:
@@ -143,38 +171,6 @@ class Softmax:
         Raises:
             TypeError, ValueError: the message names the argument, and the row of a wrong class id.
         """
-        return cross_entropy_rows("Softmax.loss_and_grad", logits, target, temperature=self.temperature, out=out)
-
-
-def _map(
-    name: str,
-    kernel: Callable[..., None],
-    x: ArrayLike,
-    axis: int,
-    temperature: float,
-    where: ArrayLike | None,
-    out: NDArray[Any] | None,
-    dtype: DTypeLike | None,
-) -> NDArray[Any]:
-    if type(temperature) is not float or temperature != 1.0:
-        positive(name, "temperature", temperature, _ARGMAX)
-    if where is None and dtype is None and (rows := as_rows(x, axis, out)) is not None:
-        kernel(*rows, inverse_temperature(temperature, rows[0].dtype), _threads(rows[0]))
-        return out if out is not None else rows[1].reshape(np.shape(x))
-    gate = enter(name, x, axis, where=where, out=out, dtype=dtype)
-    direct = (
-        out is not None
-        and gate.axis == out.ndim - 1
-        and out.flags.c_contiguous
-        and out.dtype == gate.rows.dtype
-        and out.dtype.isnative
-    )
-    result = out.reshape(gate.rows.shape) if direct and out is not None else np.empty_like(gate.rows)
-    if gate.rows.size:
-        beta = inverse_temperature(temperature, gate.rows.dtype)
-        kernel(gate.rows, result, beta=beta, n_threads=_threads(gate.rows))
-    return out if direct and out is not None else gate.restore(result, out)
-
-
-def _threads(rows: Floats) -> int:
-    return 1 if rows.size < _SERIAL else default_threads()
+        return loss_rows(
+            "Softmax.loss_and_grad", _native.softmax_loss, logits, target, temperature=self.temperature, out=out
+        )

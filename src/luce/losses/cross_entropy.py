@@ -1,4 +1,4 @@
-"""Cross-entropy with torch's names and meaning, on NumPy arrays."""
+"""Cross-entropy with torch's names and meaning, on NumPy arrays and torch tensors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import enter, number
-from luce.links import log_softmax
+from luce.arrays import enter, library, number
+from luce.links import Entmax, Link, Softmax, Sparsemax
 from luce.links.fused import checked_target
 
 Reduction = Literal["none", "mean", "sum"]
@@ -18,19 +18,22 @@ def cross_entropy(
     logits: ArrayLike,
     target: ArrayLike,
     *,
+    link: Link | None = None,
     weight: ArrayLike | None = None,
     ignore_index: int = -100,
     reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
 ) -> NDArray[Any] | np.floating[Any]:
-    """Cross-entropy between softmax(logits) and the target, in nats.
+    """Cross-entropy between softmax(logits), or another link's probabilities, and the target, in nats.
 
     The classes are the last axis; torch puts them second. For class ids the mean divides by the sum of the weights of
     the rows that are not ignored, for distributions by N; with every row ignored, or no rows, it is 0.
 
     Args:
-        logits: (N, K).
+        logits: (N, K); a torch tensor keeps its gradients.
         target: (N,) class ids of any integer dtype, or (N, K) distributions.
+        link: instead of `Softmax()`. Sparse ones are refused: a class with probability 0 would cost infinity, which is
+            what their own `loss_and_grad` avoids. A margin counts in a link's own loss, not here.
         weight: (K,) class weights, not negative.
         ignore_index: rows with this class id have loss 0.
         reduction: "none" for (N,), "mean" or "sum" for a number.
@@ -45,40 +48,63 @@ def cross_entropy(
     >>> cross_entropy([[1.0, 2.0, 3.0]], [2]).round(4)
     np.float64(0.4076)
     """
+    if isinstance(link, Sparsemax | Entmax):
+        raise ValueError(f"cross_entropy: {link} gives probabilities of 0, which cost infinity; use its loss_and_grad")
     if np.ndim(logits) != 2:
-        raise ValueError(f"cross_entropy: logits must have shape (rows, classes), got {np.shape(logits)}")
+        raise ValueError(f"cross_entropy: logits must have shape (rows, classes), got {tuple(np.shape(logits))}")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"cross_entropy: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
     if not 0 <= number("cross_entropy", "label_smoothing", label_smoothing) <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
+    link = link or Softmax()
+    if library(logits) is not None:
+        from luce.losses import tensors
+
+        return tensors.cross_entropy(logits, target, link, weight, ignore_index, reduction, label_smoothing)
     gate = enter("cross_entropy", logits, -1)
-    n, k = gate.rows.shape
+    loss, divisor = weighted_rows(gate.rows, target, link, weight, ignore_index, label_smoothing)
+    return reduced(loss, divisor, reduction, gate.dtype)
+
+
+def weighted_rows(
+    logits: NDArray[Any],
+    target: ArrayLike,
+    link: Link,
+    weight: ArrayLike | None,
+    ignore_index: int,
+    label_smoothing: float,
+    first_row: int = 0,
+) -> tuple[NDArray[np.float64], float]:
+    """Loss (N,) of each row in float64, and what the mean divides by; messages count rows from `first_row`."""
+    n, k = logits.shape
     class_weight = _class_weight(weight, k)
     ids = np.asarray(target)
     if ids.dtype.kind in "iu":
         kept = ids != ignore_index
         ids = np.where(kept, ids, 0)
-    classes, distributions = checked_target("cross_entropy", ids, n, k, np.dtype(np.float64))
-    log_p = log_softmax(gate.rows).astype(np.float64)
+    classes, distributions = checked_target("cross_entropy", ids, n, k, np.dtype(np.float64), first_row)
+    log_p = np.asarray(link.log_probabilities(logits), np.float64)
+    smooth = _expected_loss(log_p, _uniform(logits) * class_weight) if label_smoothing else np.zeros(n)
     if classes is not None:
-        rows = np.arange(n)
         row_weight = class_weight[classes] * kept
-        hard = np.where(row_weight == 0, 0, -log_p[rows, classes]) * row_weight
-        spread = np.where(kept, _expected_loss(log_p, _uniform(gate.rows) * class_weight), 0)
-        divisor = row_weight.sum()
-    else:
-        q = np.asarray(distributions)
-        hard = _expected_loss(log_p, q * class_weight)
-        spread = _expected_loss(log_p, _uniform(gate.rows) * class_weight) * q.sum(axis=1)
-        divisor = float(n)
-    loss = _blend(hard, spread, label_smoothing)
+        hard = np.where(row_weight == 0, 0, -log_p[np.arange(n), classes]) * row_weight
+        return _blend(hard, np.where(kept, smooth, 0), label_smoothing), float(row_weight.sum())
+    q = np.asarray(distributions)
+    return _blend(_expected_loss(log_p, q * class_weight), smooth * q.sum(axis=1), label_smoothing), float(n)
+
+
+def reduced(
+    loss: NDArray[np.float64], divisor: float, reduction: Reduction, dtype: np.dtype[Any]
+) -> NDArray[Any] | np.floating[Any]:
+    """The losses of rows as wanted, in a dtype."""
     with np.errstate(over="ignore"):  # beyond the largest float16 lies infinity
         if reduction == "none":
-            return loss.astype(gate.dtype)
+            return loss.astype(dtype)
         total = loss.sum()
         if reduction == "mean":
             total = total / divisor if divisor > 0 else 0.0
-        return gate.dtype.type(total)
+        number: np.floating[Any] = np.asarray(total).astype(dtype)[()]
+        return number
 
 
 def _blend(hard: NDArray[np.float64], spread: NDArray[np.float64], share: float) -> NDArray[np.float64]:

@@ -142,7 +142,7 @@ def _pass(
         z = x @ matrix.T
         z += offset
         value = np.empty(len(x) * n_problems, rows.dtype)
-        _native.cross_entropy(
+        _native.softmax_loss(
             z.reshape(-1, n_classes),
             np.repeat(rows.target[block], n_problems),
             value,

@@ -1,0 +1,124 @@
+"""Boltzmann's policy: softmax of values, actions drawn from it, and the value expected under it.
+
+Small temperatures exploit, large ones explore; the policy depends on the scale of the values, and one schedule for all
+arms can be suboptimal (Cesa-Bianchi et al. 2017, arXiv 1705.10257). The expected value is not a non-expansion, and its
+gradient p_k (1 + (z_k - mean) / T) can be negative: `mellowmax` is the operator without these faults.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from luce.arrays import as_array, checked_axis, checked_mask, enter, library, positive
+from luce.functions.gumbel import Random, noisy
+from luce.links import softmax
+from luce.maps import ARGMAX
+
+
+def boltzmann(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> NDArray[Any]:
+    """The policy: probabilities of actions with values x, which are `softmax(x)`, by the name of reinforcement learning.
+
+    Arguments, result and errors are those of `softmax`; `temperature` is in units of the values.
+    """
+    return softmax(x, axis, temperature=temperature, where=where, out=out, dtype=dtype)
+
+
+def boltzmann_sample(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    rng: Random = None,
+) -> NDArray[np.int64] | np.int64:
+    """Draw one action of each row from the policy, exactly, as arg max of values with Gumbel noise.
+
+    Args:
+        x: values, real numbers of any shape.
+        axis: of the actions.
+        temperature: in units of the values, positive.
+        where: booleans that broadcast to `x`; actions that are `False` are never drawn.
+        rng: seed or `numpy.random.Generator`.
+
+    Returns:
+        Indices of actions, int64, of the shape of `x` without `axis`.
+
+    Raises:
+        TypeError: `x` is not of real numbers, or an argument has the wrong type.
+        ValueError: a row has no action to draw, holds a NaN, or an argument does not fit.
+
+    >>> int(boltzmann_sample([1.0, 2.0, 30.0], rng=0))
+    2
+    """
+    positive("boltzmann_sample", "temperature", temperature, ARGMAX)
+    if library(x) is not None:
+        x = np.asarray(x.detach().cpu() if hasattr(x, "detach") else np.from_dlpack(x))  # type: ignore[attr-defined]
+    z = as_array("boltzmann_sample", x).astype(np.float64)
+    place = checked_axis("boltzmann_sample", axis, z.ndim)
+    if where is not None:
+        z = np.where(checked_mask("boltzmann_sample", where, z.shape), z, -np.inf)
+    z = np.atleast_1d(z)
+    top = z.max(place, keepdims=True, initial=-np.inf)
+    if np.isnan(top).any() or np.isneginf(top).any():
+        raise ValueError("boltzmann_sample: a row has no action to draw from, or holds a NaN")
+    gaps = np.where(np.isposinf(top), np.where(np.isposinf(z), 0.0, -np.inf), z - np.where(np.isinf(top), 0, top))
+    return np.argmax(noisy("boltzmann_sample", gaps / temperature, rng), axis=place)
+
+
+def boltzmann_mean(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    keepdims: bool = False,
+    dtype: DTypeLike | None = None,
+) -> NDArray[Any]:
+    """The value expected under the policy, sum p x: between the mean (large temperature) and the maximum (small).
+
+    Args:
+        x: values, real numbers of any shape.
+        axis: of the actions.
+        temperature: in units of the values, positive.
+        where: booleans that broadcast to `x`; entries that are `False` do not count.
+        keepdims: keep `axis` with length 1.
+        dtype: of the result, instead of the one that follows from `x`.
+
+    Returns:
+        Array without `axis`; NaN where nothing is left, since there is no value to expect.
+
+    Raises:
+        TypeError, ValueError: as `softmax`.
+
+    >>> float(boltzmann_mean([1.0, 2.0, 3.0]).round(4))
+    2.5752
+    """
+    if (xp := library(x)) is not None:
+        from luce import foreign
+        from luce.formulas import choose, total
+
+        p = softmax(x, axis, temperature=temperature, where=where)
+        z = foreign.floating(xp, "boltzmann_mean", x)
+        mean = total(xp, p * choose(xp, p == 0, 0.0, z), axis)
+        mean = choose(xp, total(xp, p, axis) == 0, float("nan"), mean)
+        y = mean if keepdims else xp.squeeze(mean, axis)
+        return foreign.finished(xp, "boltzmann_mean", y, None, dtype)
+    gate = enter("boltzmann_mean", x, axis, where=where, dtype=dtype)
+    p = softmax(gate.rows, temperature=temperature).astype(np.float64)
+    values = np.where(p > 0, gate.rows, 0)
+    shift = values.max(axis=1, keepdims=True, initial=-np.inf, where=p > 0)
+    shift = np.where(np.isfinite(shift), shift, 0)
+    mean = (p * (values - shift)).sum(axis=1) + shift[:, 0]
+    mean = np.where(p.sum(axis=1) == 0, np.nan, mean)
+    return gate.restore_reduced(mean, keepdims=keepdims)

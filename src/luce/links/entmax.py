@@ -1,0 +1,297 @@
+"""alpha-entmax and sparsemax: probabilities that can be exactly 0.
+
+p = arg max over the simplex of p.u + H(p), u = z / T, with Tsallis' entropy H(p) = sum (p - p^alpha) / (alpha
+(alpha - 1)); so p = max((alpha - 1) u - tau, 0)^(1 / (alpha - 1)). alpha = 1 is softmax, 1.5 `entmax15`, 2 `sparsemax`.
+tau is found among the few numbers that can be above it, without sorting, and in float64. Their loss is Fenchel and
+Young's, L = H(p) - H(q) + (p - q).u with gradient (p - q) / T: never the logarithm of p, which is -inf for many
+classes. The loss is exactly 0 where the true logit leads by 1 / (alpha - 1).
+Sources: Martins & Astudillo 2016, arXiv 1602.02068; Peters, Niculae & Martins 2019, arXiv 1905.05702; Blondel, Martins &
+Niculae 2020, arXiv 1901.02324; the gradient in alpha: Correia, Niculae & Martins 2019, arXiv 1909.00015.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from luce import _native, formulas
+from luce.arrays import checked_axis, library, number, positive
+from luce.links.fused import loss_rows
+from luce.maps import ARGMAX, Map, apply
+
+ENTMAX = Map("entmax", _native.entmax, formulas.entmax, formulas.entmax_vjp)
+
+
+def sparsemax(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> NDArray[Any]:
+    """The point of the simplex nearest to x / temperature; many of its entries are exactly 0.
+
+    Arguments, result and errors are those of `softmax`.
+
+    >>> sparsemax([-2.0, 0.0, 0.5])
+    array([0.  , 0.25, 0.75])
+    """
+    return apply(ENTMAX, x, axis, shape=2.0, temperature=temperature, where=where, out=out, dtype=dtype)
+
+
+def entmax15(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> NDArray[Any]:
+    """entmax with alpha = 1.5, between softmax and sparsemax.
+
+    Arguments, result and errors are those of `softmax`.
+
+    >>> entmax15([-2.0, 0.0, 0.5]).round(4)
+    array([0.   , 0.326, 0.674])
+    """
+    return apply(ENTMAX, x, axis, shape=1.5, temperature=temperature, where=where, out=out, dtype=dtype)
+
+
+def entmax(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    alpha: float | NDArray[Any] = 1.5,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+) -> NDArray[Any]:
+    """alpha-entmax of x / temperature.
+
+    Args:
+        x: logits, real numbers of any shape.
+        axis: of the classes.
+        alpha: at least 1 (softmax); 2 is sparsemax. One number, or an array that broadcasts to `x` with `axis` of
+            length 1: one for each row. A torch tensor has a gradient.
+        temperature: divides the logits, positive.
+        where: booleans that broadcast to `x`; entries that are `False` get probability 0.
+        out: array of the shape of `x` and the result's dtype; it may be `x` itself and is returned.
+        dtype: float16, bfloat16, float32 or float64, instead of the one that follows from `x`.
+
+    Returns:
+        Array of the shape of `x`; each row sums to 1, or is 0 where everything is -inf or masked.
+
+    Raises:
+        TypeError: `x` is not of real numbers, or an argument has the wrong type.
+        ValueError: an `alpha` is below 1, or another argument does not fit.
+
+    >>> entmax([-2.0, 0.0, 0.5], alpha=1.25).round(4)
+    array([0.0053, 0.3521, 0.6426])
+    """
+    if not np.ndim(alpha) and not hasattr(alpha, "requires_grad"):
+        shape = checked_alpha("entmax", alpha)
+        return apply(ENTMAX, x, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
+    if (xp := library(x)) is not None:
+        given = alpha if xp.__name__ == "torch" else xp.asarray(alpha)
+        if not bool((given >= 1).all()):
+            raise ValueError("entmax: alpha must be at least 1")
+        if not hasattr(given, "requires_grad") and xp.__name__ == "torch":
+            given = xp.as_tensor(given)
+        return apply(ENTMAX, x, axis, shape=given, temperature=temperature, where=where, out=out, dtype=dtype)
+    dims = np.shape(x)
+    place = checked_axis("entmax", axis, len(dims))
+    alphas = row_alphas(np.asarray(alpha, np.float64), dims, place)
+    rows = np.moveaxis(np.asarray(x), place, -1)
+    flat = rows.reshape(len(alphas), -1)
+    mask = None if where is None else np.moveaxis(np.broadcast_to(where, dims), place, -1).reshape(flat.shape)
+    p = apply(ENTMAX, flat, -1, temperature=temperature, where=mask, dtype=dtype, shapes=alphas)
+    result = np.moveaxis(p.reshape(rows.shape), -1, place)
+    if out is None:
+        return result
+    if not isinstance(out, np.ndarray) or out.shape != dims or out.dtype != result.dtype:
+        raise ValueError(f"entmax: out must be an array of shape {dims} and dtype {result.dtype}")
+    out[...] = result
+    return out
+
+
+def entmax_slope(
+    x: ArrayLike, axis: int = -1, *, alpha: float = 1.5, temperature: float = 1.0, where: ArrayLike | None = None
+) -> NDArray[Any]:
+    """Derivative of each probability of `entmax` in alpha, in float64.
+
+    Below 1.0001 it is that at 1, since the formula for the others cancels there.
+
+    Args:
+        x: logits, real numbers of any shape.
+        axis: of the classes.
+        alpha: at least 1.
+        temperature: divides the logits, positive.
+        where: booleans that broadcast to `x`; entries that are `False` get 0.
+
+    Returns:
+        Array of the shape of `x`; each row sums to 0.
+
+    Raises:
+        TypeError, ValueError: as `entmax`.
+
+    >>> entmax_slope([-2.0, 0.0, 0.5], alpha=1.5).round(4)
+    array([ 0.    , -0.1356,  0.1356])
+    """
+    p = np.asarray(entmax(x, axis, alpha=alpha, temperature=temperature, where=where, dtype=np.float64))
+    if p.size == 0:
+        return p
+    if alpha - 1 < 1e-4:
+        slope: NDArray[Any] = formulas.softmax_slope(np, p, axis)
+    else:
+        alive = np.where(p.sum(axis, keepdims=True) > 0, p, 1.0)  # a row of nothing has slope 0, not 0 / 0
+        slope = np.where(p.sum(axis, keepdims=True) > 0, formulas.entmax_slope(np, alive, axis, alpha), 0.0)
+    return slope
+
+
+def checked_alpha(name: str, alpha: float) -> float:
+    """Check an alpha.
+
+    Raises:
+        TypeError: no number.
+        ValueError: below 1 or not finite.
+    """
+    value = number(name, "alpha", alpha)
+    if not 1 <= value < np.inf:
+        raise ValueError(f"{name}: alpha must be at least 1 (softmax) and finite, got {alpha!r}")
+    return value
+
+
+def row_alphas(alpha: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[np.float64]:
+    """One alpha for each row (N,) of an array, from what broadcasts to it with the axis of length 1.
+
+    Raises:
+        ValueError: it does not, or is below 1.
+    """
+    reduced = list(shape)
+    if reduced:
+        reduced[axis] = 1
+    try:
+        full = np.broadcast_to(alpha, reduced)
+    except ValueError:
+        raise ValueError(f"entmax: alpha of shape {alpha.shape} does not broadcast to {tuple(reduced)}") from None
+    if not (full >= 1).all() or not np.isfinite(full).all():
+        raise ValueError("entmax: alpha must be at least 1 (softmax) and finite")
+    return np.ascontiguousarray(full, np.float64).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Entmax:
+    """The alpha-entmax link, with Fenchel and Young's loss.
+
+    Attributes:
+        alpha: at least 1 (softmax); 2 is sparsemax.
+        temperature: divides the logits, positive.
+    """
+
+    name: ClassVar[str] = "entmax"
+    alpha: float = 1.5
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_alpha("Entmax", self.alpha)
+        positive("Entmax", "temperature", self.temperature, ARGMAX)
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[Any]:
+        """Probabilities (..., K) for logits (..., K)."""
+        return entmax(logits, alpha=self.alpha, temperature=self.temperature)
+
+    def log_probabilities(self, logits: ArrayLike) -> NDArray[Any]:
+        """Logarithms of the probabilities (..., K)."""
+        return log_of_sparse(self.probabilities(logits))
+
+    def loss_and_grad(
+        self, logits: ArrayLike, target: ArrayLike, *, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Fenchel and Young's loss of each row and its gradient in the logits, computed together.
+
+        Args:
+            logits: (N, K).
+            target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
+            out: (N, K), where the gradient goes; it may be `logits` itself.
+
+        Returns:
+            Loss (N,) in nats, gradient (N, K) of each row's loss.
+
+        Raises:
+            TypeError, ValueError: the message names the argument, and the row of a wrong class id.
+        """
+        return loss_rows(
+            "Entmax.loss_and_grad",
+            _native.entmax_loss,
+            logits,
+            target,
+            temperature=self.temperature,
+            out=out,
+            shape=self.alpha,
+            sums_to_one=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sparsemax:
+    """The sparsemax link, with Fenchel and Young's loss.
+
+    Attributes:
+        temperature: divides the logits, positive.
+    """
+
+    name: ClassVar[str] = "sparsemax"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("Sparsemax", "temperature", self.temperature, ARGMAX)
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[Any]:
+        """Probabilities (..., K) for logits (..., K)."""
+        return sparsemax(logits, temperature=self.temperature)
+
+    def log_probabilities(self, logits: ArrayLike) -> NDArray[Any]:
+        """Logarithms of the probabilities (..., K)."""
+        return log_of_sparse(self.probabilities(logits))
+
+    def loss_and_grad(
+        self, logits: ArrayLike, target: ArrayLike, *, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Fenchel and Young's loss of each row and its gradient in the logits, computed together.
+
+        Args:
+            logits: (N, K).
+            target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
+            out: (N, K), where the gradient goes; it may be `logits` itself.
+
+        Returns:
+            Loss (N,) in nats, gradient (N, K) of each row's loss.
+
+        Raises:
+            TypeError, ValueError: the message names the argument, and the row of a wrong class id.
+        """
+        return loss_rows(
+            "Sparsemax.loss_and_grad",
+            _native.entmax_loss,
+            logits,
+            target,
+            temperature=self.temperature,
+            out=out,
+            shape=2.0,
+            sums_to_one=True,
+        )
+
+
+def log_of_sparse(p: Any) -> Any:
+    """Logarithms of probabilities of which many are 0: -inf there."""
+    if (xp := library(p)) is not None:
+        return xp.log(p)
+    with np.errstate(divide="ignore"):
+        return np.log(p)

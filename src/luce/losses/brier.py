@@ -1,0 +1,57 @@
+"""Brier's score as a loss: the squared distance of the probabilities from the target.
+
+L = sum (p_k - q_k)^2 over the classes, p = softmax(z), from 0 to 2; dL/dz = 2 p (d - p.d), d = p - q. scikit-learn's
+binary score is half of it. Source: Brier 1950, doi 10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from luce.arrays import enter, library
+from luce.formulas import softmax_vjp
+from luce.links import softmax
+from luce.links.fused import checked_target, one_hot
+from luce.losses.focal import as_distributions
+
+
+def brier(logits: ArrayLike, target: ArrayLike) -> NDArray[Any]:
+    """Brier's score of each row, from 0 (certain and right) to 2 (certain and wrong).
+
+    Args:
+        logits: (N, K); a torch tensor keeps its gradients.
+        target: (N,) class ids of any integer dtype, or (N, K) distributions.
+
+    Returns:
+        Loss (N,) in the dtype that follows from `logits`.
+
+    Raises:
+        TypeError, ValueError: the message names the argument, and the row of a wrong class id.
+
+    >>> brier([[1.0, 2.0, 3.0]], [2]).round(4)
+    array([0.1801])
+    """
+    if library(logits) is not None:
+        if getattr(logits, "ndim", 0) != 2:
+            raise ValueError(f"brier: logits must have shape (rows, classes), got {np.shape(logits)}")
+        return ((softmax(logits) - as_distributions("brier", target, logits)) ** 2).sum(1)
+    return brier_and_grad(logits, target)[0]
+
+
+def brier_and_grad(logits: ArrayLike, target: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Brier's score (N,) of each row of an array and its gradient (N, K); arguments and errors are those of `brier`."""
+    if np.ndim(logits) != 2:
+        raise ValueError(f"brier: logits must have shape (rows, classes), got {np.shape(logits)}")
+    gate = enter("brier", logits, -1)
+    classes, distributions = checked_target("brier", target, *gate.rows.shape, gate.rows.dtype)
+    q = one_hot(classes, gate.rows.shape[1], gate.rows.dtype) if distributions is None else distributions
+    p = softmax(gate.rows)
+    gap = p - q
+    loss = (gap * gap).sum(axis=1, dtype=np.float64)
+    grad = 2 * softmax_vjp(np, p, gate.rows, gap, -1)
+    limit = np.isinf(gate.rows.max(axis=1, initial=-np.inf))
+    grad = np.where(limit[:, None], np.where(np.isnan(p), np.nan, 0), grad)
+    return loss.astype(gate.dtype), gate.restore(grad.astype(gate.rows.dtype), None)

@@ -1,0 +1,94 @@
+"""Focal loss: cross-entropy that cares less for what is already certain.
+
+L = -(1 - p_y)^gamma log p_y, p = softmax(z); with a distribution q for a target the sum of q_k times that of class k.
+1 - p is computed from log p without cancellation. dL/dz = q c - p sum(q c), with c = gamma p (1 - p)^(gamma - 1) log p -
+(1 - p)^gamma. Sources: Lin et al. 2017, arXiv 1708.02002; for calibration Mukhoti et al. 2020, arXiv 2002.09437.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from luce.arrays import enter, library, not_negative
+from luce.links import log_softmax
+from luce.links.fused import checked_target, one_hot
+
+
+def focal(logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0) -> NDArray[Any]:
+    """Focal loss of each row, in nats.
+
+    Args:
+        logits: (N, K); a torch tensor keeps its gradients.
+        target: (N,) class ids of any integer dtype, or (N, K) distributions.
+        gamma: not negative; 0 is cross-entropy.
+
+    Returns:
+        Loss (N,) in the dtype that follows from `logits`.
+
+    Raises:
+        TypeError, ValueError: the message names the argument, and the row of a wrong class id.
+
+    >>> focal([[1.0, 2.0, 3.0]], [2]).round(4)
+    array([0.0457])
+    """
+    if library(logits) is not None:
+        return _of_tensor(logits, target, not_negative("focal", "gamma", gamma))
+    return focal_and_grad(logits, target, gamma=gamma)[0]
+
+
+def focal_and_grad(
+    logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Focal loss (N,) of each row of an array and its gradient (N, K); arguments and errors are those of `focal`."""
+    not_negative("focal", "gamma", gamma)
+    if np.ndim(logits) != 2:
+        raise ValueError(f"focal: logits must have shape (rows, classes), got {np.shape(logits)}")
+    gate = enter("focal", logits, -1)
+    classes, distributions = checked_target("focal", target, *gate.rows.shape, gate.rows.dtype)
+    q = one_hot(classes, gate.rows.shape[1], gate.rows.dtype) if distributions is None else distributions
+    log_p = log_softmax(gate.rows)
+    p, rest = np.exp(log_p), -np.expm1(log_p)  # rest = 1 - p
+    safe = np.where(q == 0, 0, log_p)
+    loss = -(q * rest**gamma * safe).sum(axis=1, dtype=np.float64)
+    finite = np.where(p > 0, log_p, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bend = np.where(rest > 0, gamma * p * rest ** (gamma - 1) * finite, 0) if gamma else 0
+    pull = q * (bend - rest**gamma)
+    grad = pull - p * pull.sum(axis=1, keepdims=True, dtype=np.float64)
+    limit = np.isinf(gate.rows.max(axis=1, initial=-np.inf))
+    grad = np.where(limit[:, None], np.where(np.isnan(p), np.nan, 0), grad)
+    with np.errstate(over="ignore"):
+        return loss.astype(gate.dtype), gate.restore(grad.astype(gate.rows.dtype), None)
+
+
+def _of_tensor(logits: Any, target: Any, gamma: float) -> Any:
+    import torch
+
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise ValueError("focal: logits must be a NumPy array or torch tensor of shape (rows, classes)")
+    log_p = log_softmax(logits)
+    q = as_distributions("focal", target, logits)
+    rest = -torch.expm1(log_p)  # type: ignore[arg-type]
+    safe = torch.where(q == 0, 0.0, log_p)  # type: ignore[arg-type]
+    weight = torch.where(rest > 0, torch.where(rest > 0, rest, 1.0) ** gamma, 0.0) if gamma else 1.0
+    return -(q * weight * safe).sum(1)
+
+
+def as_distributions(name: str, target: Any, logits: Any) -> Any:
+    """Class ids or distributions as a tensor (N, K) like the logits.
+
+    Raises:
+        TypeError, ValueError: they do not fit.
+    """
+    import torch
+
+    y = torch.as_tensor(target, device=logits.device)
+    if not torch.compiler.is_compiling():
+        values = (y.double() if y.is_floating_point() else y).detach().cpu().numpy()
+        checked_target(name, values, *logits.shape, np.dtype(np.float64))
+    return y.to(logits.dtype) if y.is_floating_point() else torch.nn.functional.one_hot(
+        y.long(), logits.shape[1]
+    ).to(logits.dtype)

@@ -40,7 +40,7 @@ def limits(row: Row) -> list[Decimal] | None:
     if any(math.isnan(x) for x in row):
         return [NAN] * len(row)
     if math.inf in row:
-        share = ONE / sum(x == math.inf for x in row)
+        share = DIGITS.divide(ONE, sum(x == math.inf for x in row))
         return [share if x == math.inf else ZERO for x in row]
     return [ZERO] * len(row) if all(x == -math.inf for x in row) else None
 
@@ -83,7 +83,7 @@ def logsumexp(row: Row, temperature: Number = 1.0, weights: Sequence[float] | No
 
 
 def log_softmax(row: Row, temperature: Number = 1.0) -> list[Decimal]:
-    """x / T - logsumexp(x / T); in rows that are limits the logarithms of what `softmax` gives."""
+    """Subtract logsumexp(x / T) from x / T; in rows that are limits the logarithms of what `softmax` gives."""
     if (p := limits(row)) is not None:
         return logarithms(p)
     with localcontext(DIGITS):
@@ -120,7 +120,7 @@ def base_2(temperature: Number) -> Decimal:
 
 
 def with_margin(row: Row, target: Sequence[float], temperature: Number = 1.0, margin: float = 0.5) -> list[Decimal]:
-    """x / T - margin * target; `target` is one-hot or a distribution."""
+    """Take margin * target off x / T; `target` is one-hot or a distribution."""
     with localcontext(DIGITS):
         return [z - exact(margin) * exact(q) for z, q in zip(scaled(row, temperature), target, strict=True)]
 
@@ -170,7 +170,7 @@ def entmax15(row: Row, temperature: Number = 1.0) -> list[Decimal]:
 
 def entmax(row: Row, temperature: Number = 1.0, alpha: Number = 1.5) -> list[Decimal]:
     """max((a - 1) x / T - tau, 0)^(1 / (a - 1)); tau by halving to 60 digits; a = 1 is softmax."""
-    if alpha == 1 or (limits(row)) is not None:
+    if alpha == 1 or limits(row) is not None:
         return softmax(row, temperature)
     with localcontext(_MORE_DIGITS):
         rate = exact(alpha) - 1
@@ -183,7 +183,8 @@ def entmax(row: Row, temperature: Number = 1.0, alpha: Number = 1.5) -> list[Dec
         low, high = -ONE, -(Decimal(len(row)) ** -rate)
         while low < (middle := (low + high) / 2) < high:
             low, high = (middle, high) if sum(p(middle)) >= 1 else (low, middle)
-        return [v / sum(p(low)) for v in p(low)]
+        total = sum(p(low), ZERO)
+        return [v / total for v in p(low)]
 
 
 def entmax_slope(row: Row, temperature: Number = 1.0, alpha: Number = 1.5) -> list[Decimal]:
@@ -223,7 +224,7 @@ def tanh(row: Row) -> list[Decimal]:
 
 
 def normalize(row: Row) -> list[Decimal]:
-    """x over its sum, for rows without negative numbers and with a positive sum."""
+    """Divide x by its sum, for rows without negative numbers and with a positive sum."""
     if any(x < 0 for x in row) or all(x == 0 for x in row):
         raise ValueError("no probabilities come of this row")
     return _shares(row, lambda v: v)
@@ -248,7 +249,7 @@ def cross_entropy(row: Row, target: Sequence[float], temperature: Number = 1.0) 
     return negative_log_likelihood(log_softmax(row, temperature), target)
 
 
-def negative_log_likelihood(log_p: Sequence[Decimal], target: Sequence[float]) -> Decimal:
+def negative_log_likelihood(log_p: Sequence[Decimal], target: Sequence[Number]) -> Decimal:
     """-sum of target times log p, where 0 times -inf is 0; a NaN: NaN."""
     with localcontext(DIGITS):
         terms = [exact(q) * v for q, v in zip(target, log_p, strict=True) if q != 0]

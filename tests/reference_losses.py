@@ -124,7 +124,7 @@ def _fenchel_young(p: list[Decimal], row: Row, target: Target, temperature: Numb
 
 def _projected_gradient(p: list[Decimal], row: Row, target: Target, temperature: Number) -> list[Decimal]:
     """(p - q) / T: what every Fenchel-Young loss has."""
-    return _still(row) or _rated(p, target, [ONE] * len(p), temperature)
+    return _rated(p, target, [ONE] * len(p), temperature) if (still := _still(row)) is None else still
 
 
 def entmax_loss(row: Row, target: Target, temperature: Number = 1.0, alpha: Number = 1.5) -> Decimal:
@@ -163,7 +163,7 @@ def sigmoid_gradient(row: Row, target: Target, temperature: Number = 1.0) -> lis
 
 
 def _through_softmax(p: list[Decimal], slopes: list[Decimal]) -> list[Decimal]:
-    """p (dL/dp) for each class in, gradient in the logits out: p s - p sum(p s)."""
+    """Turn p dL/dp of each class, the slopes, into the gradient in the logits: slope - p sum of slopes."""
     total = sum(slopes, ZERO)
     return [s - v * total for v, s in zip(p, slopes, strict=True)]
 

@@ -8,11 +8,29 @@ import numpy as np
 import pytest
 
 from luce import _native
-from luce.links import LINKS, Link, Softmax
+from luce.links import (
+    LINKS,
+    Entmax,
+    Link,
+    SMTaylor,
+    SoftMargin,
+    Softmax,
+    Sparsemax,
+    Spherical,
+    Taylor,
+)
 from tests.laws import HOLDS_FOR, LAWS, Array, Law
 
 DTYPES = (np.float16, np.float32, np.float64)
-OTHER_PARAMETERS: dict[str, tuple[Link, ...]] = {"softmax": (Softmax(temperature=2.0), Softmax(temperature=0.3))}
+OTHER_PARAMETERS: dict[str, tuple[Link, ...]] = {
+    "softmax": (Softmax(temperature=2.0), Softmax(temperature=0.3)),
+    "taylor": (Taylor(degree=4), Taylor(degree=10, temperature=3.0)),
+    "soft_margin": (SoftMargin(margin=0.0), SoftMargin(margin=20.0)),
+    "sm_taylor": (SMTaylor(degree=6, margin=0.1), SMTaylor(margin=0.0)),
+    "spherical": (Spherical(eps=1.0), Spherical(eps=1e-2, temperature=0.5)),
+    "sparsemax": (Sparsemax(temperature=4.0),),
+    "entmax": (Entmax(alpha=1.0), Entmax(alpha=1.2), Entmax(alpha=2.0)),
+}
 
 
 def samples(dtype: type[np.floating]) -> Iterator[Array]:

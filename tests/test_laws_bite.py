@@ -17,7 +17,7 @@ TRUE = Softmax()
 
 
 class Twin:
-    """Softmax with one of its answers changed."""
+    """Softmax with one of its answers changed; with another temperature it answers rightly."""
 
     def __init__(
         self,
@@ -27,6 +27,10 @@ class Twin:
         grad: Callable[[Array, Array], Array] = lambda grad, y: grad,
     ) -> None:
         self._p, self._log_p, self._loss, self._grad = p, log_p, loss, grad
+        self.temperature = 1.0
+
+    def __replace__(self, temperature: float) -> Softmax:
+        return Softmax(temperature)
 
     def probabilities(self, logits: ArrayLike) -> Array:
         z = np.asarray(logits)
@@ -63,6 +67,10 @@ TWINS: dict[Law, Twin] = {
     laws.gradient_is_written_to_out: Twin(grad=lambda grad, y: grad.copy()),
     laws.a_class_id_is_a_one_hot_distribution: Twin(grad=lambda grad, y: grad * (1 if y.ndim == 1 else 1.0001)),
     laws.the_loss_is_least_at_its_own_probabilities: Twin(grad=lambda grad, y: grad + 1e-9),
+    laws.a_logit_of_minus_infinity_is_not_there: Twin(p=lambda p, z: p + 1e-300),
+    laws.infinite_logits_share_everything: Twin(p=lambda p, z: np.where(np.isinf(z), 1.0, p)),
+    laws.nothing_and_nan_are_told_apart: Twin(p=lambda p, z: np.where(p.sum(1, keepdims=True) == 0, 0.1, p)),
+    laws.temperature_divides_the_logits: Twin(loss=lambda loss, y: loss + 1),
 }
 MORE: tuple[tuple[Law, Twin], ...] = (
     (laws.rows_sum_to_one, Twin(p=lambda p, z: p.astype(np.float32))),

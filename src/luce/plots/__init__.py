@@ -55,4 +55,22 @@ def describe(name: str) -> str:
     return (PLOTS[name].__doc__ or "").strip().partition("\n")[0]
 
 
-__all__ = ["FORMATS", "PLOTS", "Format", "Plot", "describe", "render", *(name.replace("-", "_") for name in PLOTS)]
+__all__ = [
+    "FORMATS",
+    "PLOTS",
+    "Format",
+    "Plot",
+    "describe",
+    "loss",
+    "normalize",
+    "periodic",
+    "pseudo",
+    "render",
+    "simplex",
+    "soft_margin",
+    "softmax_sigmoid",
+    "sparse",
+    "spherical",
+    "taylor",
+    "temperature",
+]

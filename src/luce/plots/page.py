@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WIDTH = 400
 _POINTS = 72
-_SETTINGS = {
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
     "font.size": 10.5,
     "lines.solid_capstyle": "round",
@@ -39,7 +39,7 @@ _LOCK = threading.RLock()  # the settings belong to the process
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """matplotlib's own settings with ours on top, for as long as the block runs.
+    """The settings of matplotlib itself with ours on top, for as long as the block runs.
 
     Raises:
         LuceError: matplotlib is not installed.
@@ -111,9 +111,7 @@ class Page:
     def name(self, line: Line2D, x: float, move: tuple[float, float], *, text: str = "", **changes: Any) -> Text:
         """The name of a curve in its colour, beside its point at x."""
         y = float(np.interp(x, np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)))
-        axes = line.axes
-        assert axes is not None
-        named = self.note(axes, (x, y), text or str(line.get_label()), move=move, **changes)
+        named = self.note(cast("Axes", line.axes), (x, y), text or str(line.get_label()), move=move, **changes)
         named.set_color(line.get_color())
         named.set_bbox({"facecolor": self.theme.background, "edgecolor": "none", "pad": 0.5})  # no grid behind it
         return named
@@ -121,10 +119,9 @@ class Page:
     def bars(self, axes: Axes, x: ArrayLike, heights: ArrayLike, name: str, hue: str, form: str = "") -> BarContainer:
         """Bars 0.8 wide; with `form`, a format as of `format()`, each carries its value."""
         bars = axes.bar(x, heights, label=name, color=self.colour(hue))
-        for bar, value in zip(bars, bars.datavalues, strict=True):
+        for at, height in zip(np.asarray(x, float), np.asarray(heights, float), strict=True):
             if form:
-                at = (bar.get_x() + bar.get_width() / 2, value)
-                self.note(axes, at, format(value, form), move=(0, 3), hue=hue, ha="center", va="bottom")
+                self.note(axes, (at, height), format(height, form), move=(0, 3), hue=hue, ha="center", va="bottom")
         return bars
 
     def note(
@@ -175,7 +172,7 @@ def page(height: float, title: str, note: str = "", *, dark: bool) -> Iterator[P
     with settings():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(WIDTH / _POINTS, height / _POINTS), dpi=_POINTS, facecolor=theme.background)
+        figure = Figure(figsize=(WIDTH / _POINTS, height / _POINTS), dpi=2 * _POINTS, facecolor=theme.background)
         top = 1 - 13 / height
         figure.text(14 / WIDTH, top, title, color=theme.ink, fontsize=13, fontweight="bold", va="top")
         if note:

@@ -55,23 +55,22 @@ def _net(p: Page, axes: Axes, function: Callable[[Floats], Any], hue: str) -> No
 
     turn, way = np.deg2rad(np.linspace(0, 360, 361)), np.linspace(0, LENGTHS[-1], 241)
     for degrees in range(0, 360, 15):
-        line = place(np.full_like(way, np.deg2rad(degrees)), way)
-        p.curve(axes, *line.T, f"ray {degrees}", "muted", linewidth=0.6, alpha=0.8)
+        x, y = place(np.full_like(way, np.deg2rad(degrees)), way).T
+        p.curve(axes, x, y, f"ray {degrees}", "muted", linewidth=0.6, alpha=0.8)
     for length in LENGTHS:
-        p.curve(axes, *place(turn, np.full_like(turn, length)).T, f"ring {length:g}", hue, linewidth=1.3, linestyle="-")
+        x, y = place(turn, np.full_like(turn, length)).T
+        p.curve(axes, x, y, f"ring {length:g}", hue, linewidth=1.3, linestyle="-")
     for name, (degrees, length) in POINTS.items():
         x, y = place(np.array(np.deg2rad(degrees)), np.array(length))
         axes.plot(x, y, "o", color=p.theme.ink, markersize=5, label=name)
         letter = p.note(axes, (x, y), name, move=(6, 6), hue="ink", fontweight="bold")
         letter.set_bbox({"facecolor": p.theme.background, "edgecolor": "none", "pad": 0.5})
-    for number, corner in enumerate(CORNERS, start=1):
-        p.note(
-            axes, tuple(corner), f"class {number}" if number == 1 else str(number), move=tuple(11 * corner), ha="center"
-        )
+    for text, (x, y) in zip(("class 1", "2", "3"), CORNERS, strict=True):
+        p.note(axes, (x, y), text, move=(11 * x, 11 * y), ha="center")
     axes.set_aspect("equal")
     axes.set(xlim=(-1.1, 1.1), ylim=(-1.05, 1.05) if function is _shrunk else (-0.65, 1.05))
 
 
 def _shrunk(logits: Floats) -> Floats:
     """Logits with the outermost ring at the distance of the corners."""
-    return logits / (np.sqrt(1.5) * LENGTHS[-1])
+    return np.asarray(logits / (np.sqrt(1.5) * LENGTHS[-1]))

@@ -144,11 +144,16 @@ def sparsemax(row: Row, temperature: Number = 1.0) -> list[Decimal]:
     if (p := limits(row)) is not None:
         return p
     with localcontext(DIGITS):
-        z = scaled(row, temperature)
+        z = _below_top(scaled(row, temperature))
         u = sorted((v for v in z if v.is_finite()), reverse=True)
         sums = [sum(u[:k], ZERO) for k in range(1, len(u) + 1)]
         k = max(k for k in range(1, len(u) + 1) if 1 + k * u[k - 1] > sums[k - 1])
         return [max(v - (sums[k - 1] - 1) / k, ZERO) for v in z]
+
+
+def _below_top(z: list[Decimal]) -> list[Decimal]:
+    """Measure from the largest, so that the digits suffice at any size."""
+    return [v - max(z) for v in z]
 
 
 def entmax15(row: Row, temperature: Number = 1.0) -> list[Decimal]:
@@ -156,7 +161,7 @@ def entmax15(row: Row, temperature: Number = 1.0) -> list[Decimal]:
     if (p := limits(row)) is not None:
         return p
     with localcontext(_MORE_DIGITS):
-        z = [v / 2 for v in scaled(row, temperature)]
+        z = [v / 2 for v in _below_top(scaled(row, temperature))]
         u = sorted((v for v in z if v.is_finite()), reverse=True)
         tau = ZERO
         for k in range(1, len(u) + 1):
@@ -174,11 +179,10 @@ def entmax(row: Row, temperature: Number = 1.0, alpha: Number = 1.5) -> list[Dec
         return softmax(row, temperature)
     with localcontext(_MORE_DIGITS):
         rate = exact(alpha) - 1
-        z = [v * rate for v in scaled(row, temperature)]
-        top = max(z)
+        z = [v * rate for v in _below_top(scaled(row, temperature))]
 
         def p(tau: Decimal) -> list[Decimal]:
-            return [(v - top - tau) ** (1 / rate) if v - top > tau else ZERO for v in z]
+            return [(v - tau) ** (1 / rate) if v > tau else ZERO for v in z]
 
         low, high = -ONE, -(Decimal(len(row)) ** -rate)
         while low < (middle := (low + high) / 2) < high:
@@ -214,7 +218,12 @@ def sigmoid(row: Row, temperature: Number = 1.0) -> list[Decimal]:
 def log_sigmoid(row: Row, temperature: Number = 1.0) -> list[Decimal]:
     """min(x / T, 0) - log(1 + exp(-|x / T|))."""
     with localcontext(DIGITS):
-        return [min(z, ZERO) - (1 + _exp(-abs(z))).ln() if z == z else NAN for z in scaled(row, temperature)]
+        return [min(z, ZERO) - _log_1_plus(_exp(-abs(z))) if z == z else NAN for z in scaled(row, temperature)]
+
+
+def _log_1_plus(e: Decimal) -> Decimal:
+    """log(1 + e) by its series where the digits of 1 + e do not reach."""
+    return e - e**2 / 2 + e**3 / 3 - e**4 / 4 if e < Decimal("1e-12") else (1 + e).ln()
 
 
 def tanh(row: Row) -> list[Decimal]:

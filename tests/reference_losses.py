@@ -1,9 +1,9 @@
 """Losses and gradients of every link, and of focal and Brier, in 50 digits; `MEMBERS` for tests that loop over links.
 
 Targets are lists of K numbers: one-hot or a distribution. Gradients are in the row, before the temperature. In rows
-with +inf, or with nothing finite, they are 0 (the limit); a logit of -inf gets 0 unless its target is positive: then
-the loss is infinite and the gradient what it tends to. The sigmoid asks every class for itself, so there no entry
-changes what another gets.
+with +inf, or with nothing finite, they are 0 (the limit). A logit of -inf gets 0; where its target q is positive the
+loss is +inf, and members of exp and projections keep the pull -q / T, polynomials (Taylor, spherical) have none. The
+sigmoid asks every class for itself, so there no entry changes what another gets.
 """
 
 from __future__ import annotations
@@ -124,7 +124,10 @@ def _fenchel_young(p: list[Decimal], row: Row, target: Target, temperature: Numb
 
 def _projected_gradient(p: list[Decimal], row: Row, target: Target, temperature: Number) -> list[Decimal]:
     """(p - q) / T: what every Fenchel-Young loss has."""
-    return _rated(p, target, [ONE] * len(p), temperature) if (still := _still(row)) is None else still
+    if (still := _still(row)) is not None:
+        return still
+    with localcontext(DIGITS):
+        return [(v - exact(q)) / exact(temperature) for v, q in zip(p, target, strict=True)]
 
 
 def entmax_loss(row: Row, target: Target, temperature: Number = 1.0, alpha: Number = 1.5) -> Decimal:

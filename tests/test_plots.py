@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -140,7 +143,7 @@ def test_what_is_periodic_goes_in_and_comes_out() -> None:
 
 def test_the_net_lies_in_the_simplex_where_the_functions_put_it() -> None:
     figure = PLOTS["simplex"]()
-    corners = sys.modules["luce.plots.simplex"].CORNERS
+    corners = importlib.import_module("luce.plots.simplex").CORNERS
     for axes, function in enumerate((luce.softmax, luce.entmax15, luce.sparsemax), start=1):
         for ray, k in (("ray 90", 0), ("ray 210", 1), ("ray 330", 2)):  # towards a class
             x, y = line(figure, axes, ray)
@@ -171,8 +174,13 @@ def test_the_net_lies_in_the_simplex_where_the_functions_put_it() -> None:
 )
 def test_a_wrong_function_would_be_seen(picture: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = render(PLOTS[picture]())
-    function = getattr(luce, name)
-    monkeypatch.setattr(luce, name, lambda x, *args, **options: function(np.asarray(x) * 1.05 + 0.05, *args, **options))
+    module = importlib.import_module(PLOTS[picture].__module__)
+    imported = hasattr(module, name) and getattr(module, name) is not PLOTS[picture]
+    holder = module if imported else luce.links if hasattr(luce.links, name) else luce.functions
+    function = getattr(holder, name)
+    monkeypatch.setattr(
+        holder, name, lambda x, *args, **options: function(np.asarray(x) * 1.05 + 0.05, *args, **options)
+    )
     assert render(PLOTS[picture]()) != right
 
 
@@ -232,6 +240,17 @@ def test_no_curve_runs_through_a_text(name: str) -> None:
             for text, box in found:
                 through = (x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1) & (y > low) & (y < high)
                 assert not through.any(), f"{curve.get_label()} runs through {text.get_text()!r}"
+
+
+@pytest.mark.parametrize(("name", "dark"), DRAWINGS)
+def test_every_colour_is_of_the_theme(name: str, dark: bool) -> None:
+    figure, theme = PLOTS[name](dark=dark), DARK if dark else LIGHT
+    colours = set(asdict(theme).values())
+    assert to_hex(figure.get_facecolor()) == theme.background
+    for text, _ in texts(figure):
+        assert to_hex(text.get_color()) in colours - {theme.background, theme.grid}, text
+    for drawn in (curve for axes in figure.axes for curve in axes.get_lines()):
+        assert to_hex(drawn.get_color()) in colours, drawn
 
 
 def test_the_checks_of_texts_notice_an_overlap() -> None:
@@ -397,3 +416,11 @@ def test_without_matplotlib_the_command_says_what_to_install(
         assert main(["plot", *words]) == 1
         assert "pip install 'luce[plot]'" in capsys.readouterr().err
     assert written(folder) == []
+
+
+# The page
+
+
+def test_the_page_names_every_picture() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "plots.md").read_text()
+    assert [name for name in PLOTS if f"| `{name}` |" not in page] == []

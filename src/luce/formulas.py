@@ -35,7 +35,7 @@ def weights(xp: Any, z: Array, axis: int, weight: Callable[[Array], Array], *, s
     absent, limit = z == -inf, xp.abs(top) == inf
     safe = choose(xp, absent | limit, 0.0, z - choose(xp, limit, 0.0, top) if shifts else z)
     w = choose(xp, absent, 0.0, weight(safe))
-    w = choose(xp, limit, xp.astype(z == inf, z.dtype) if hasattr(xp, "astype") else (z == inf).to(z.dtype), w)
+    w = choose(xp, limit, cast(xp, z == inf, z.dtype), w)
     s = total(xp, w, axis)
     return w, choose(xp, s == 0, 1.0, s)
 
@@ -50,6 +50,37 @@ def log_shares(xp: Any, z: Array, axis: int, weight: Callable[[Array], Array]) -
     """Logarithms of weights divided by their sum."""
     w, s = weights(xp, z, axis, weight, shifts=False)
     return xp.where(w == 0, xp.full_like(z, -inf), xp.log(choose(xp, w == 0, 1.0, w)) - xp.log(s))
+
+
+def cast(xp: Any, x: Array, dtype: Any) -> Array:
+    """`x` as numbers of `dtype`."""
+    if x.dtype == dtype:
+        return x
+    return x.to(dtype) if xp.__name__ == "torch" else xp.astype(x, dtype)
+
+
+def widened(xp: Any, x: Array) -> Array:
+    """`x` in float32 if it is of halves."""
+    return cast(xp, x, xp.float32) if str(x.dtype).endswith("float16") else x
+
+
+def by_formula(xp: Any, m: Any, z: Array, axis: int, shape: Any) -> Array:
+    """Evaluate the formula of a `Map`, halves in float32."""
+    if 0 in z.shape:
+        return z
+    return cast(xp, m.formula(xp, widened(xp, z), axis, shape), z.dtype)
+
+
+def pull_back(xp: Any, m: Any, y: Array, z: Array, g: Array, axis: int, shape: float) -> Array:
+    """The product of g with the Jacobian of a `Map` in z; 0 where there is nothing, and in rows with +inf."""
+    return alive(xp, m, y, z, g, axis, lambda y, z, g: m.vjp(xp, y, z, g, axis, shape))
+
+
+def alive(xp: Any, m: Any, y: Array, z: Array, g: Array, axis: int, product: Callable[..., Array]) -> Array:
+    """`product(y, z, g)` where the `Map` has a derivative, 0 where it has none."""
+    dead = xp.abs(z) == inf if m.elementwise else (z == -inf) | (xp.abs(largest(xp, z, axis)) == inf)
+    y, z, g = (choose(xp, dead, 0.0, a) for a in (y, z, g))
+    return choose(xp, dead, 0.0, product(y, z, g))
 
 
 def softmax(xp: Any, z: Array, axis: int, shape: float = 0) -> Array:
@@ -104,8 +135,14 @@ def log_spherical(xp: Any, z: Array, axis: int, eps: float) -> Array:
 
 def entmax(xp: Any, z: Array, axis: int, alpha: float | Array) -> Array:
     """max((alpha - 1) z - tau, 0)^(1 / (alpha - 1)), tau by halving; alpha = 1 is softmax."""
-    if isinstance(alpha, int | float) and alpha == 1:
-        return softmax(xp, z, axis)
+    if not isinstance(alpha, int | float):
+        one = alpha == 1
+        return xp.where(one, softmax(xp, z, axis), sparse(xp, z, axis, choose(xp, one, 2.0, alpha)))
+    return softmax(xp, z, axis) if alpha == 1 else sparse(xp, z, axis, alpha)
+
+
+def sparse(xp: Any, z: Array, axis: int, alpha: float | Array) -> Array:
+    """Entmax for alpha > 1."""
     top = largest(xp, z, axis)
     limit = xp.abs(top) == inf
     u = (z - choose(xp, limit, 0.0, top)) * (alpha - 1)

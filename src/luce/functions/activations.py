@@ -64,7 +64,8 @@ def _each(
         if where is not None:
             z = choose(xp, foreign.masked(xp, name, xp.zeros_like(z), where) < 0, 0.0, z)
         y = xp.tanh(z) if name == "tanh" else choose(xp, z <= 0, 0.0, z)
-        return foreign.finished(xp, name, y, out, dtype)
+        of_others: NDArray[Any] = foreign.finished(xp, name, y, out, dtype)
+        return of_others
     gate = enter(name, x, -1, out=out, dtype=dtype)
     y = function(gate.rows)
     if where is not None:

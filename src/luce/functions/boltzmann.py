@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce.arrays import as_array, checked_axis, checked_mask, enter, library, positive
-from luce.functions.gumbel import Random, noisy
-from luce.links import softmax
-from luce.maps import ARGMAX
+from luce import _native, formulas
+from luce.arrays import enter, library, plain, positive
+from luce.functions.gumbel import Random, with_noise
+from luce.maps import ARGMAX, Map, apply
+
+BOLTZMANN = Map("boltzmann", _native.softmax, formulas.softmax, formulas.softmax_vjp)
 
 
 def boltzmann(
@@ -27,11 +29,11 @@ def boltzmann(
     out: NDArray[Any] | None = None,
     dtype: DTypeLike | None = None,
 ) -> NDArray[Any]:
-    """The policy: probabilities of actions with values x, which are `softmax(x)`, by the name of reinforcement learning.
+    """The policy: probabilities of actions with values x. It is `softmax(x)`, by its name in reinforcement learning.
 
     Arguments, result and errors are those of `softmax`; `temperature` is in units of the values.
     """
-    return softmax(x, axis, temperature=temperature, where=where, out=out, dtype=dtype)
+    return apply(BOLTZMANN, x, axis, temperature=temperature, where=where, out=out, dtype=dtype)
 
 
 def boltzmann_sample(
@@ -63,17 +65,15 @@ def boltzmann_sample(
     """
     positive("boltzmann_sample", "temperature", temperature, ARGMAX)
     if library(x) is not None:
-        x = np.asarray(x.detach().cpu() if hasattr(x, "detach") else np.from_dlpack(x))  # type: ignore[attr-defined]
-    z = as_array("boltzmann_sample", x).astype(np.float64)
-    place = checked_axis("boltzmann_sample", axis, z.ndim)
-    if where is not None:
-        z = np.where(checked_mask("boltzmann_sample", where, z.shape), z, -np.inf)
-    z = np.atleast_1d(z)
-    top = z.max(place, keepdims=True, initial=-np.inf)
-    if np.isnan(top).any() or np.isneginf(top).any():
+        other: Any = x
+        x = np.asarray(other.detach().cpu() if hasattr(other, "detach") else np.from_dlpack(other))
+    gate = enter("boltzmann_sample", x, axis, where=where)
+    top = gate.rows.max(axis=1, initial=-np.inf)
+    if not (top > -np.inf).all():
         raise ValueError("boltzmann_sample: a row has no action to draw from, or holds a NaN")
-    gaps = np.where(np.isposinf(top), np.where(np.isposinf(z), 0.0, -np.inf), z - np.where(np.isinf(top), 0, top))
-    return np.argmax(noisy("boltzmann_sample", gaps / temperature, rng), axis=place)
+    z = with_noise("boltzmann_sample", gate.rows, rng, temperature)
+    drawn = z.argmax(axis=1) if z.size else np.zeros(len(z), np.int64)
+    return plain(drawn.reshape(gate.shape[:-1]))
 
 
 def boltzmann_mean(
@@ -104,21 +104,29 @@ def boltzmann_mean(
     >>> float(boltzmann_mean([1.0, 2.0, 3.0]).round(4))
     2.5752
     """
+    positive("boltzmann_mean", "temperature", temperature, ARGMAX)
     if (xp := library(x)) is not None:
-        from luce import foreign
-        from luce.formulas import choose, total
-
-        p = softmax(x, axis, temperature=temperature, where=where)
-        z = foreign.floating(xp, "boltzmann_mean", x)
-        mean = total(xp, p * choose(xp, p == 0, 0.0, z), axis)
-        mean = choose(xp, total(xp, p, axis) == 0, float("nan"), mean)
-        y = mean if keepdims else xp.squeeze(mean, axis)
-        return foreign.finished(xp, "boltzmann_mean", y, None, dtype)
+        return _mean_of_others(xp, x, axis, temperature, where, keepdims, dtype)
     gate = enter("boltzmann_mean", x, axis, where=where, dtype=dtype)
-    p = softmax(gate.rows, temperature=temperature).astype(np.float64)
-    values = np.where(p > 0, gate.rows, 0)
-    shift = values.max(axis=1, keepdims=True, initial=-np.inf, where=p > 0)
+    p = boltzmann(gate.rows, temperature=temperature).astype(np.float64)
+    halves = np.where(p > 0, gate.rows.astype(np.float64), 0) / 2  # so that no difference of two overflows
+    shift = halves.max(axis=1, keepdims=True, initial=-np.inf, where=p > 0)
     shift = np.where(np.isfinite(shift), shift, 0)
-    mean = (p * (values - shift)).sum(axis=1) + shift[:, 0]
+    mean = 2 * (np.where(p > 0, p * (halves - shift), p - p).sum(axis=1) + shift[:, 0])
     mean = np.where(p.sum(axis=1) == 0, np.nan, mean)
     return gate.restore_reduced(mean, keepdims=keepdims)
+
+
+def _mean_of_others(
+    xp: Any, x: Any, axis: int, temperature: float, where: Any, keepdims: bool, dtype: Any
+) -> NDArray[Any]:
+    from luce import foreign
+    from luce.formulas import choose, total
+
+    p = boltzmann(x, axis, temperature=temperature, where=where)
+    z = foreign.floating(xp, "boltzmann_mean", x)
+    mean = total(xp, p * choose(xp, p == 0, 0.0, z), axis)
+    mean = choose(xp, total(xp, p, axis) == 0, float("nan"), mean)
+    y = mean if keepdims else xp.squeeze(mean, axis)
+    of_others: NDArray[Any] = foreign.finished(xp, "boltzmann_mean", y, None, dtype)
+    return of_others

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import as_array, checked_axis, library, positive
+from luce.arrays import checked_axis, enter, library, positive
 from luce.formulas import softmax_vjp as product
-from luce.links import softmax
+from luce.links.softmax import softmax
 from luce.maps import ARGMAX
 
 
@@ -34,13 +34,21 @@ def softmax_covariance(x: ArrayLike, axis: int = -1, *, temperature: float = 1.0
     array([[ 0.25, -0.25],
            [-0.25,  0.25]])
     """
-    xp = library(x) or np
-    p = softmax(x, axis, temperature=temperature)
-    if getattr(p, "ndim", 0) == 0:
-        p = xp.reshape(xp.asarray(p), (1,))
-    p = xp.moveaxis(p, checked_axis("softmax_covariance", axis, p.ndim), -1)
-    one: NDArray[Any] = xp.eye(p.shape[-1], dtype=p.dtype) * p[..., None] - p[..., None] * p[..., None, :]
-    return one
+    positive("softmax_covariance", "temperature", temperature, ARGMAX)
+    if (xp := library(x)) is not None:
+        place = checked_axis("softmax_covariance", axis, x.ndim)  # type: ignore[union-attr]
+        p = softmax(x, axis, temperature=temperature)
+        return _covariance(
+            xp, (xp.movedim if xp.__name__ == "torch" else xp.moveaxis)(p if p.ndim else xp.reshape(p, (1,)), place, -1)
+        )
+    gate = enter("softmax_covariance", x, axis)
+    matrices = _covariance(np, softmax(gate.rows, temperature=temperature))
+    return matrices.reshape(*gate.shape, gate.shape[-1]).astype(gate.dtype, copy=False)
+
+
+def _covariance(xp: Any, p: Any) -> NDArray[Any]:
+    matrices: NDArray[Any] = xp.eye(p.shape[-1], dtype=p.dtype) * p[..., None] - p[..., None] * p[..., None, :]
+    return matrices
 
 
 def softmax_vjp(
@@ -60,10 +68,10 @@ def softmax_vjp(
         vector: of the same shape.
         axis: of the classes.
         temperature: that was used for `softmax`.
-        out: where the result goes; it may be `vector`.
+        out: where the result goes; it may be `probabilities` or `vector` and is returned.
 
     Returns:
-        Array of the shape of `probabilities`.
+        Array of the shape of `probabilities`, in the dtype that follows from them.
 
     Raises:
         TypeError: an argument is not of real numbers.
@@ -77,18 +85,13 @@ def softmax_vjp(
         from luce import foreign
 
         y = product(xp, probabilities, None, vector, axis) / temperature
-        return foreign.finished(xp, "softmax_vjp", y, out, None)
-    p, v = as_array("softmax_vjp", probabilities), as_array("softmax_vjp", vector)
-    if p.shape != v.shape:
-        raise ValueError(f"softmax_vjp: vector must have the shape of probabilities, {p.shape}, got {v.shape}")
-    place = checked_axis("softmax_vjp", axis, p.ndim)
-    wide = np.float64 if p.dtype == np.float64 or p.dtype.kind in "iu" else np.float32
-    a, b = np.atleast_1d(p).astype(wide, copy=False), np.atleast_1d(v).astype(wide, copy=False)
-    result = (product(np, a, None, b, place) / wide(temperature)).reshape(p.shape)
-    result = result.astype(np.float64 if p.dtype.kind in "iu" else p.dtype, copy=False)
-    if out is None:
-        return result
-    if out.shape != result.shape or out.dtype != result.dtype:
-        raise ValueError(f"softmax_vjp: out must have shape {result.shape} and dtype {result.dtype}")
-    out[...] = result
-    return out
+        of_others: NDArray[Any] = foreign.finished(xp, "softmax_vjp", y, out, None)
+        return of_others
+    gate = enter("softmax_vjp", probabilities, axis, out=out)
+    other = enter("softmax_vjp: vector", vector, axis)
+    if gate.given != other.given:
+        raise ValueError(f"softmax_vjp: vector must have the shape of probabilities, {gate.given}, got {other.given}")
+    p = gate.rows
+    v = np.where(p == 0, 0, other.rows.astype(p.dtype, copy=False))  # what cannot happen does not count
+    with np.errstate(over="ignore", invalid="ignore"):
+        return gate.restore((product(np, p, None, v, -1) / temperature).astype(p.dtype, copy=False), out)

@@ -6,13 +6,15 @@ relaxation. Sources: Jang, Gu & Poole 2017, arXiv 1611.01144; Maddison, Mnih & T
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce.arrays import as_array, checked_axis, library, positive
-from luce.links import softmax
+from luce.arrays import checked_axis, enter, library, positive
+from luce.formulas import cast, choose, largest, widened
+from luce.links.softmax import softmax
 from luce.maps import ARGMAX
 
 Random = Any  # what numpy.random.default_rng takes; a torch.Generator for torch tensors
@@ -31,6 +33,9 @@ def gumbel_softmax(
 ) -> NDArray[Any]:
     """Softmax of (x + Gumbel noise) / tau: a sample that can be differentiated.
 
+    Noise is added in float64, to the distances from the largest logit, so that large logits do not swallow it. Logits
+    of +inf are drawn from as equals, and nothing beside them.
+
     Args:
         x: logits, real numbers of any shape.
         axis: of the classes.
@@ -38,11 +43,11 @@ def gumbel_softmax(
         hard: one-hot samples. For torch tensors the gradient is that of the soft sample (straight-through, biased).
         rng: seed or `numpy.random.Generator`; a `torch.Generator` for torch tensors. None: fresh.
         where: booleans that broadcast to `x`; entries that are `False` are never drawn.
-        out: array of the shape of `x` and the result's dtype.
-        dtype: of the result, instead of the one that follows from `x`.
+        out: array of the shape of `x` and the result's dtype; it may be `x` itself and is returned.
+        dtype: float16, bfloat16, float32 or float64, instead of the one that follows from `x`.
 
     Returns:
-        Array of the shape of `x`; each row sums to 1.
+        Array of the shape of `x`; each row sums to 1, or is 0 where everything is -inf or masked.
 
     Raises:
         TypeError: `x` is not of real numbers, or an argument has the wrong type.
@@ -53,39 +58,49 @@ def gumbel_softmax(
     """
     positive("gumbel_softmax", "tau", tau, ARGMAX)
     if (xp := library(x)) is not None:
-        return _of_others(xp, x, axis, tau, hard, rng, where, out, dtype)
-    z = noisy("gumbel_softmax", x, rng)
-    wanted = _default(x) if dtype is None else dtype
-    if not hard:
-        return softmax(z, axis, temperature=tau, where=where, out=out, dtype=wanted)
-    p = softmax(z, axis, temperature=tau, where=where, out=out, dtype=wanted)
-    picked = _one_hot(np, np.atleast_1d(p), axis).reshape(np.shape(p)).astype(np.asarray(p).dtype)
-    if out is None:
-        return picked
-    out[...] = picked
-    return out
+        of_others: NDArray[Any] = _of_others(xp, x, axis, tau, hard, rng, where, out, dtype)
+        return of_others
+    gate = enter("gumbel_softmax", x, axis, where=where, out=out, dtype=dtype)
+    z = with_noise("gumbel_softmax", gate.rows, rng)
+    p = softmax(z, temperature=tau)
+    if hard:
+        p = np.where(np.isnan(p), p, _one_hot(np, z, -1)) if p.size else p
+    return gate.restore(p, out)
 
 
-def noisy(name: str, x: ArrayLike, rng: Random) -> NDArray[np.float64]:
-    """x plus Gumbel noise, in float64."""
-    z = as_array(name, x)
-    noise = np.random.default_rng(rng).standard_exponential(z.shape)
-    return np.asarray(z.astype(np.float64) - np.log(np.maximum(noise, np.finfo(np.float64).tiny)))
+def with_noise(name: str, rows: NDArray[Any], rng: Random, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Rows (N, K) over a temperature, less the largest number of each, plus Gumbel noise."""
+    if not rows.size:
+        return rows.astype(np.float64)
+    with np.errstate(over="ignore"):
+        gaps: NDArray[np.float64] = _gaps(np, rows.astype(np.float64), -1) / temperature
+    return gaps + _noise(name, rows.shape, rng)
 
 
-def _default(x: ArrayLike) -> np.dtype[Any]:
-    dtype = np.asarray(x).dtype
-    return np.dtype(np.float64) if dtype.kind in "iu" else dtype
+def _noise(name: str, shape: tuple[int, ...], rng: Random) -> NDArray[np.float64]:
+    try:
+        generator = np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: rng must be a seed or a numpy.random.Generator, got {rng!r}") from None
+    noise: NDArray[np.float64] = -np.log(np.maximum(generator.standard_exponential(shape), np.finfo(np.float64).tiny))
+    return noise
 
 
-def _one_hot(xp: Any, p: Any, axis: int) -> Any:
-    """1 at the first largest entry of each row that has a positive one."""
-    k = p.shape[axis]
-    shape = [k if i == axis % p.ndim else 1 for i in range(p.ndim)]
-    places = xp.reshape(xp.arange(k), tuple(shape))
-    first = xp.argmax(p, **({"dim": axis} if xp.__name__ == "torch" else {"axis": axis}))
-    chosen = places == xp.reshape(first, tuple(1 if i == axis % p.ndim else n for i, n in enumerate(p.shape)))
-    return chosen & (p > 0)
+def _gaps(xp: Any, z: Any, axis: int) -> Any:
+    """Distances from the largest of each row; beside +inf, which becomes 0, there is nothing but NaN."""
+    top = largest(xp, z, axis)
+    gaps = z - choose(xp, xp.abs(top) == inf, 0.0, top)
+    gaps = choose(xp, (top == inf) & (z < inf), -inf, gaps)
+    return choose(xp, z == inf, 0.0, gaps)
+
+
+def _one_hot(xp: Any, z: Any, axis: int) -> Any:
+    """Whether an entry is the first largest of its row, and not -inf."""
+    k = z.shape[axis]
+    places = xp.reshape(xp.arange(k), tuple(k if i == axis % z.ndim else 1 for i in range(z.ndim)))
+    first = xp.argmax(z, **({"dim": axis} if xp.__name__ == "torch" else {"axis": axis}))
+    first = xp.reshape(first, tuple(1 if i == axis % z.ndim else n for i, n in enumerate(z.shape)))
+    return (places == first) & (z > -inf)
 
 
 def _of_others(
@@ -93,14 +108,21 @@ def _of_others(
 ) -> Any:
     from luce import foreign
 
-    z = foreign.floating(xp, "gumbel_softmax", x)
+    name = "gumbel_softmax"
+    place = checked_axis(name, axis, x.ndim)
+    given = foreign.floating(xp, name, x)
+    z = widened(xp, foreign.masked(xp, name, given, where))
+    if 0 in z.shape:
+        return foreign.finished(xp, name, given, out, dtype)
+    z = z if x.ndim else xp.reshape(z, (1,))
     if xp.__name__ == "torch":
         noise = -xp.empty_like(z).exponential_(generator=rng).clamp(min=xp.finfo(z.dtype).tiny).log()
     else:
-        noise = xp.asarray(noisy("gumbel_softmax", np.zeros(z.shape), rng), dtype=z.dtype)
-    p = softmax(z + noise, axis, temperature=tau, where=where)
+        noise = xp.asarray(_noise(name, z.shape, rng), dtype=z.dtype)
+    z = _gaps(xp, z, place) + noise
+    p: Any = softmax(z, place, temperature=tau)
     if hard:
-        checked_axis("gumbel_softmax", axis, p.ndim)
-        picked = foreign._cast(xp, _one_hot(xp, p, axis), p.dtype)
+        picked = choose(xp, p != p, float("nan"), cast(xp, _one_hot(xp, z, place), p.dtype))
         p = picked - p.detach() + p if xp.__name__ == "torch" else picked
-    return foreign.finished(xp, "gumbel_softmax", p, out, dtype)
+    p = cast(xp, xp.reshape(p, x.shape), given.dtype)
+    return foreign.finished(xp, name, p, out, dtype)

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from math import inf, nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce.arrays import enter, library, positive
-from luce.links import logsumexp
+from luce.arrays import checked_axis, enter, library, positive
+from luce.formulas import cast, choose, largest, logsumexp, total, widened
 
 
 def mellowmax(
@@ -23,10 +24,11 @@ def mellowmax(
     keepdims: bool = False,
     dtype: DTypeLike | None = None,
 ) -> NDArray[Any]:
-    """log(mean(exp(omega x))) / omega: the mean for small omega, the maximum for large. Its gradient is softmax(omega x).
+    """log(mean(exp(omega x))) / omega: the mean for small omega, the maximum for large.
 
-    Computed in float64; where omega times the spread of a row is below 1, from exp(t) - 1 and log(1 + t) about the mean,
-    which loses nothing as omega goes to 0.
+    Its gradient is softmax(omega x). A number of -inf is not there: it does not count in the mean. Computed in float64;
+    where omega times the spread of a row is below 1, from exp(t) - 1 and log(1 + t), which loses nothing as omega goes
+    to 0.
 
     Args:
         x: real numbers of any shape.
@@ -48,29 +50,40 @@ def mellowmax(
     """
     positive("mellowmax", "omega", omega, "; for the limit 0 use the mean")
     if (xp := library(x)) is not None:
-        return _of_others(xp, x, axis, omega, where, keepdims, dtype)
+        of_others: NDArray[Any] = _of_others(xp, x, axis, omega, where, keepdims, dtype)
+        return of_others
     gate = enter("mellowmax", x, axis, where=where, dtype=dtype)
-    z = gate.rows.astype(np.float64)
-    there = ~np.isneginf(z) if where is not None else np.ones(z.shape, bool)
-    count = there.sum(axis=1)
-    safe = np.where(there & np.isfinite(z), z, 0)
-    mean = (safe.sum(axis=1) / np.maximum(count, 1))[:, None]
-    centred = np.where(there, z - mean, -np.inf)
-    spread = np.abs(np.where(there, centred, 0)).max(axis=1, initial=0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        near = np.log1p((np.expm1(omega * np.where(there, centred, 0)) * there).sum(axis=1) / np.maximum(count, 1))
-        far = logsumexp(omega * centred) - np.log(np.maximum(count, 1))
-    value = mean[:, 0] + np.where(omega * spread < 1, near, far) / omega
-    return gate.restore_reduced(np.where(count == 0, np.nan, value), keepdims=keepdims)
+    if not gate.rows.size:
+        return gate.restore_reduced(np.full(len(gate.rows), np.nan), keepdims=keepdims)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = _along(np, gate.rows.astype(np.float64), -1, omega)
+    return gate.restore_reduced(values, keepdims=keepdims)
+
+
+def _along(xp: Any, z: Any, axis: int, omega: float) -> Any:
+    """The values for the rows along an axis, which is kept with length 1."""
+    there = z != -inf
+    ones = choose(xp, there, 1.0, xp.zeros_like(z))
+    count = total(xp, ones, axis)
+    top = largest(xp, z, axis)
+    top = choose(xp, xp.abs(top) == inf, 0.0, top)
+    half = omega * choose(xp, ~there, 0.0, z / 2 - top / 2)  # so that no difference of two overflows
+    t = half + half
+    some = choose(xp, count == 0, 1.0, count)
+    near = xp.log1p(total(xp, xp.expm1(t), axis) / some)
+    far = logsumexp(xp, choose(xp, ~there, -inf, t), axis) - xp.log(some)
+    value = top + xp.where(largest(xp, -t, axis) < 1, near, far) / omega
+    return choose(xp, count == 0, nan, value)
 
 
 def _of_others(xp: Any, x: Any, axis: int, omega: float, where: Any, keepdims: bool, dtype: Any) -> Any:
     from luce import foreign
 
-    z = foreign.floating(xp, "mellowmax", x)
-    ones = foreign.masked(xp, "mellowmax", xp.zeros_like(z), where)
-    centre = xp.mean(z, axis=axis, keepdims=True)
-    y = logsumexp((z - centre) * omega, axis, where=where, keepdims=True) - logsumexp(ones, axis, keepdims=True)
-    y = centre + y / omega
-    y = y if keepdims else xp.squeeze(y, axis)
-    return foreign.finished(xp, "mellowmax", y, None, dtype)
+    name = "mellowmax"
+    place = checked_axis(name, axis, x.ndim)
+    given = foreign.floating(xp, name, x)
+    z = widened(xp, foreign.masked(xp, name, given, where))
+    kept = tuple(1 if i == place else n for i, n in enumerate(z.shape))
+    y = xp.full(kept, nan, dtype=z.dtype) if 0 in z.shape else _along(xp, xp.reshape(z, z.shape or (1,)), place, omega)
+    y = xp.reshape(y, kept if keepdims else kept[:place] + kept[place + 1 :])
+    return foreign.finished(xp, name, cast(xp, y, given.dtype), None, dtype)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce.arrays import enter, library
+from luce.arrays import checked_axis, checked_mask, enter, library
+from luce.formulas import cast, choose, largest, total, widened
 
 
 def normalize(
@@ -18,7 +20,7 @@ def normalize(
     out: NDArray[Any] | None = None,
     dtype: DTypeLike | None = None,
 ) -> NDArray[Any]:
-    """x / sum(x) along an axis, for numbers that are not negative.
+    """Divide numbers that are not negative by their sum along an axis.
 
     Invariant to a common factor, not to a common shift: softmax is the opposite. Sums run in float64; numbers too large
     for it are divided by the largest first.
@@ -41,17 +43,28 @@ def normalize(
     array([0.1591, 0.7045, 0.1364])
     """
     if (xp := library(x)) is not None:
-        return _of_others(xp, x, axis, where, out, dtype)
+        of_others: NDArray[Any] = _of_others(xp, x, axis, where, out, dtype)
+        return of_others
     gate = enter("normalize", x, axis, where=where, out=out, dtype=dtype)
     rows = gate.rows
-    absent = np.isneginf(rows) if where is not None else np.zeros((), bool)
-    rows = np.where(absent, 0, rows) if where is not None else rows
-    _refuse(bool((rows < 0).any()), bool(((rows == 0).all(axis=1) & ~np.broadcast_to(absent, rows.shape).all(1)).any()))
-    top = rows.max(axis=1, keepdims=True, initial=0)
-    infinite = np.isinf(top)
-    small = np.where(infinite, np.isinf(rows), rows / np.where((top == 0) | infinite, 1, top))
-    sums = small.sum(axis=1, keepdims=True, dtype=np.float64)
-    return gate.restore((small / np.where(sums == 0, 1, sums)).astype(rows.dtype), out)
+    if where is not None:
+        mask = checked_mask("normalize", where, gate.given).reshape(gate.given or (1,))
+        there = np.moveaxis(mask, gate.axis, -1).reshape(rows.shape)
+        rows = np.where(there, rows, 0)
+    nothing = (rows == 0).all(axis=1) & (rows.shape[1] > 0)
+    _refuse(bool((rows < 0).any()), bool((nothing if where is None else nothing & there.any(axis=1)).any()))
+    result = _along(np, rows.astype(np.float64), -1) if rows.size else rows
+    return gate.restore(result, out)
+
+
+def _along(xp: Any, z: Any, axis: int) -> Any:
+    """Divide by the sum; beside +inf nothing counts, and a row of zeros stays one."""
+    top = largest(xp, z, axis)
+    infinite = top == inf
+    small = z / choose(xp, (top == 0) | infinite, 1.0, top)
+    small = xp.where(infinite, cast(xp, z == inf, z.dtype), small)
+    s = total(xp, small, axis)
+    return small / choose(xp, s == 0, 1.0, s)
 
 
 def _refuse(negative: bool, nothing: bool) -> None:
@@ -63,12 +76,20 @@ def _refuse(negative: bool, nothing: bool) -> None:
 
 def _of_others(xp: Any, x: Any, axis: int, where: Any, out: Any, dtype: Any) -> Any:
     from luce import foreign
-    from luce.formulas import choose, total
 
-    z = foreign.floating(xp, "normalize", x)
-    if where is not None:
-        z = choose(xp, foreign.masked(xp, "normalize", xp.zeros_like(z), where) < 0, 0.0, z)
-    s = total(xp, z, axis)
-    if not (xp.__name__ == "torch" and xp.compiler.is_compiling()):  # under torch.compile values cannot be looked at
-        _refuse(bool(xp.any(z < 0)), where is None and bool(xp.any(s == 0)))
-    return foreign.finished(xp, "normalize", z / choose(xp, s == 0, 1.0, s), out, dtype)
+    name = "normalize"
+    place = checked_axis(name, axis, x.ndim)
+    given = foreign.floating(xp, name, x, dtype)
+    if 0 in x.shape:
+        return foreign.finished(xp, name, given, out, dtype)
+    z = widened(xp, xp.reshape(given, x.shape or (1,)))
+    absent = xp.reshape(foreign.masked(xp, name, xp.zeros_like(given), where) < 0, z.shape)
+    z = choose(xp, absent, 0.0, z)
+    if foreign.visible(xp, z):
+        _refuse(bool(xp.any(z < 0)), bool(xp.any(xp.all(z == 0, axis=place) & ~xp.all(absent, axis=place))))
+    top = largest(xp, z.detach() if xp.__name__ == "torch" else z, place)  # a common factor changes nothing
+    limit = top == inf
+    shares = choose(xp, limit, cast(xp, z == inf, z.dtype), z / choose(xp, (top == 0) | limit, 1.0, top))
+    s = total(xp, shares, place)
+    y = cast(xp, xp.reshape(shares / choose(xp, s == 0, 1.0, s), x.shape), given.dtype)
+    return foreign.finished(xp, name, y, out, dtype)

@@ -95,15 +95,13 @@ def entmax(
     >>> entmax([-2.0, 0.0, 0.5], alpha=1.25).round(4)
     array([0.0053, 0.3521, 0.6426])
     """
-    if not np.ndim(alpha) and not hasattr(alpha, "requires_grad"):
+    if isinstance(alpha, int | float) or not (np.ndim(alpha) or hasattr(alpha, "requires_grad")):
         shape = checked_alpha("entmax", alpha)
         return apply(ENTMAX, x, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
     if (xp := library(x)) is not None:
-        given = alpha if xp.__name__ == "torch" else xp.asarray(alpha)
-        if not bool((given >= 1).all()):
-            raise ValueError("entmax: alpha must be at least 1")
-        if not hasattr(given, "requires_grad") and xp.__name__ == "torch":
-            given = xp.as_tensor(given)
+        from luce import foreign
+
+        given = foreign.row_alphas(xp, alpha, x, axis)
         return apply(ENTMAX, x, axis, shape=given, temperature=temperature, where=where, out=out, dtype=dtype)
     dims = np.shape(x)
     place = checked_axis("entmax", axis, len(dims))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce.arrays import checked_axis, library, not_negative, positive
+from luce.formulas import widened
 from luce.links.fused import checked_target
 from luce.maps import ARGMAX, Map, apply
 
@@ -32,6 +33,9 @@ def with_margin(
     """
     not_negative(name, "margin", margin)
     positive(name, "temperature", temperature, ARGMAX)
+    if (xp := library(x)) is not None:
+        z, dtype = _of_others(xp, name, x, axis, target, margin * temperature, dtype)
+        return apply(m, z, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
     dims = tuple(np.shape(x))
     place = checked_axis(name, axis, len(dims))
     k = dims[place] if dims else 1
@@ -42,12 +46,6 @@ def with_margin(
             f"{name}: target must hold class ids of shape {expected}, got dtype {ids.dtype} and shape {ids.shape}"
         )
     classes, _ = checked_target(name, ids.reshape(-1), ids.size, k, np.dtype(np.float64))
-    if (xp := library(x)) is not None:
-        mask = np.expand_dims(np.asarray(classes).reshape(expected), place) == np.arange(k).reshape(
-            [-1 if i == place else 1 for i in range(max(len(dims), 1))]
-        )
-        offset = xp.asarray(mask.reshape(dims) * (margin * temperature), dtype=_floating_dtype(xp, x))
-        return apply(m, x - offset, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
     return apply(
         m,
         x,
@@ -62,6 +60,24 @@ def with_margin(
     )
 
 
-def _floating_dtype(xp: Any, x: Any) -> Any:
-    kind = str(x.dtype).rpartition(".")[2]
-    return x.dtype if kind.startswith(("float", "bfloat")) else xp.float64
+def _of_others(xp: Any, name: str, x: Any, axis: int, target: Any, offset: float, dtype: Any) -> tuple[Any, Any]:
+    """`x` less the offset at the targets, halves in float32, and the dtype of the result."""
+    from luce import foreign
+
+    given = foreign.floating(xp, name, x, dtype)
+    place = checked_axis(name, axis, x.ndim)
+    ids = xp.asarray(target, device=x.device)
+    expected = tuple(x.shape[:place] + x.shape[place + 1 :])
+    kind = str(ids.dtype).rpartition(".")[2]
+    if not kind.startswith(("int", "uint")) or tuple(ids.shape) != expected:
+        raise ValueError(
+            f"{name}: target must hold class ids of shape {expected}, got dtype {kind} and shape {tuple(ids.shape)}"
+        )
+    k = x.shape[place] if x.ndim else 1
+    if foreign.visible(xp, ids):
+        values = np.asarray(ids.cpu() if xp.__name__ == "torch" else ids).reshape(-1)
+        checked_target(name, values, values.size, k, np.dtype(np.float64))
+    places = xp.reshape(xp.arange(k, device=x.device), tuple(k if i == place else 1 for i in range(x.ndim)))
+    there = places == xp.reshape(ids, tuple(1 if i == place else n for i, n in enumerate(x.shape)))
+    z = widened(xp, given)
+    return xp.where(there, z - offset, z), given.dtype if dtype is None else dtype

@@ -9,19 +9,21 @@ Source: Cardarilli et al. 2021, Sci. Rep. 11:15307, doi 10.1038/s41598-021-94691
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native
-from luce.arrays import checked_axis, checked_mask, positive
+from luce import _native, formulas
+from luce.arrays import as_array, enter, positive
 from luce.links.fused import loss_rows
-from luce.links.softmax import SOFTMAX, log_softmax
-from luce.maps import ARGMAX, apply
+from luce.links.softmax import log_softmax
+from luce.maps import ARGMAX, Map, apply
 
-NATURAL = 1 / np.log(2.0)  # the temperature at which softmax has base 2
+PSEUDO = Map("pseudo_softmax", _native.softmax, formulas.softmax, formulas.softmax_vjp)
+NATURAL = 1 / math.log(2.0)  # the temperature at which softmax has base 2
 _FRACTION = 24  # bits behind the point in the integer version
 
 
@@ -46,7 +48,7 @@ def pseudo_softmax(
         dtype: float16, bfloat16, float32 or float64, instead of the one that follows from `x` (float32 with `scale`).
 
     Returns:
-        Array of the shape of `x`. Rows sum to 1; with `scale` within 3.2 %.
+        Array of the shape of `x`. Rows sum to 1; with `scale` within 3.2 % and K / 2^24, for what shifts cut off.
 
     Raises:
         TypeError: `x` is not of real numbers, or not int8 although there is a `scale`.
@@ -58,43 +60,36 @@ def pseudo_softmax(
     array([0.1445, 0.2891, 0.5781], dtype=float32)
     """
     if scale is None:
-        return apply(SOFTMAX, x, axis, temperature=NATURAL, where=where, out=out, dtype=dtype)
-    logits = np.asarray(x)
+        return apply(PSEUDO, x, axis, temperature=NATURAL, where=where, out=out, dtype=dtype)
+    logits = as_array("pseudo_softmax", x)
     if logits.dtype != np.int8:
         raise TypeError(f"pseudo_softmax: with scale the logits must be int8, got dtype {logits.dtype}")
     bits = -np.log2(positive("pseudo_softmax", "scale", scale))
     if bits not in range(8):
         raise ValueError(f"pseudo_softmax: scale must be a power of two from 1/128 to 1, got {scale!r}")
-    place = checked_axis("pseudo_softmax", axis, logits.ndim)
-    present = np.True_ if where is None else checked_mask("pseudo_softmax", where, logits.shape)
-    p = _by_integers(np.atleast_1d(logits), place, int(bits), np.atleast_1d(present)).reshape(logits.shape)
-    result = np.ldexp(p.astype(np.float64), -_FRACTION).astype(np.float32 if dtype is None else dtype)
-    if out is None:
-        return result
-    if not isinstance(out, np.ndarray) or out.shape != result.shape or out.dtype != result.dtype:
-        raise ValueError(f"pseudo_softmax: out must be an array of shape {result.shape} and dtype {result.dtype}")
-    out[...] = result
-    return out
+    wanted = np.float32 if dtype is None else dtype
+    gate = enter("pseudo_softmax", logits, axis, where=where, out=out, dtype=wanted)  # what is masked is -inf
+    p = _by_integers(gate.rows, int(bits)) if gate.rows.size else gate.rows
+    return gate.restore(np.ldexp(p, -_FRACTION), out)
 
 
-def _by_integers(q: NDArray[np.int8], axis: int, bits: int, present: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Probabilities times 2^_FRACTION: shifts, sums and comparisons of int64, no division."""
-    if q.size == 0:
-        return q.astype(np.int64)
+def _by_integers(rows: NDArray[Any], bits: int) -> NDArray[np.float64]:
+    """Probabilities times 2^_FRACTION of whole numbers and -inf: shifts, sums, comparisons of int64, no division."""
     one = np.int64(1) << _FRACTION
-    z = q.astype(np.int64)
-    z -= np.where(present, z, -129).max(axis, keepdims=True)  # at most 0 where anything is present
+    present = rows > -np.inf
+    z = np.where(present, rows, -129).astype(np.int64)
+    z -= z.max(axis=1, keepdims=True)
     exponent = z >> bits
     mantissa = one + ((z - (exponent << bits)) << (_FRACTION - bits))  # 1 + fraction
-    power = np.where(present, mantissa >> np.minimum(-exponent, 62).clip(0), 0)
-    total = power.sum(axis, keepdims=True)
-    shift = np.frexp(total.astype(np.float64))[1] - 1 - _FRACTION  # a hardware's leading-one detector
-    s = np.where(shift >= 0, total >> shift.clip(0), total << (-shift).clip(0))  # in [1, 2)
+    power = np.where(present, mantissa >> np.minimum(-exponent, 62), 0)
+    total = power.sum(axis=1, keepdims=True)  # 0, or at least 1
+    shift = np.maximum(np.frexp(total.astype(np.float64))[1] - 1 - _FRACTION, 0)  # a hardware's leading-one detector
+    s = total >> shift  # in [1, 2)
     low = 51 * one // 32 - (s >> 1) - (s >> 3)
     high = 36 * one // 32 - (s >> 2) - (s >> 4)
     reciprocal = np.where(2 * s < 3 * one, low, high)
-    p: NDArray[np.int64] = ((power * reciprocal) >> _FRACTION) >> shift.clip(0)
-    return np.where(total > 0, p, 0)
+    p: NDArray[np.float64] = (((power * reciprocal) >> _FRACTION) >> shift).astype(np.float64)
+    return p
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +108,7 @@ class PseudoSoftmax:
 
     def probabilities(self, logits: ArrayLike) -> NDArray[Any]:
         """Probabilities (..., K) for logits (..., K)."""
-        return apply(SOFTMAX, logits, -1, temperature=self.temperature * NATURAL)
+        return apply(PSEUDO, logits, -1, temperature=self.temperature * NATURAL)
 
     def log_probabilities(self, logits: ArrayLike) -> NDArray[Any]:
         """Logarithms of the probabilities (..., K)."""

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import enter, library
+from luce.arrays import library
 from luce.formulas import softmax_vjp
-from luce.links import softmax
-from luce.links.fused import checked_target, one_hot
-from luce.losses.focal import as_distributions
+from luce.links.softmax import softmax
+from luce.losses.focal import as_distributions, logits_and_distributions
 
 
 def brier(logits: ArrayLike, target: ArrayLike) -> NDArray[Any]:
@@ -37,21 +36,19 @@ def brier(logits: ArrayLike, target: ArrayLike) -> NDArray[Any]:
     if library(logits) is not None:
         if getattr(logits, "ndim", 0) != 2:
             raise ValueError(f"brier: logits must have shape (rows, classes), got {np.shape(logits)}")
-        return ((softmax(logits) - as_distributions("brier", target, logits)) ** 2).sum(1)
+        of_tensor: NDArray[Any] = ((softmax(logits) - as_distributions("brier", target, logits)) ** 2).sum(1)
+        return of_tensor
     return brier_and_grad(logits, target)[0]
 
 
 def brier_and_grad(logits: ArrayLike, target: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Brier's score (N,) of each row of an array and its gradient (N, K); arguments and errors are those of `brier`."""
-    if np.ndim(logits) != 2:
-        raise ValueError(f"brier: logits must have shape (rows, classes), got {np.shape(logits)}")
-    gate = enter("brier", logits, -1)
-    classes, distributions = checked_target("brier", target, *gate.rows.shape, gate.rows.dtype)
-    q = one_hot(classes, gate.rows.shape[1], gate.rows.dtype) if distributions is None else distributions
+    gate, q = logits_and_distributions("brier", logits, target)
     p = softmax(gate.rows)
     gap = p - q
     loss = (gap * gap).sum(axis=1, dtype=np.float64)
     grad = 2 * softmax_vjp(np, p, gate.rows, gap, -1)
     limit = np.isinf(gate.rows.max(axis=1, initial=-np.inf))
     grad = np.where(limit[:, None], np.where(np.isnan(p), np.nan, 0), grad)
-    return loss.astype(gate.dtype), gate.restore(grad.astype(gate.rows.dtype), None)
+    with np.errstate(over="ignore"):
+        return loss.astype(gate.dtype), gate.restore(grad.astype(gate.rows.dtype), None)

@@ -1,8 +1,8 @@
 """Focal loss: cross-entropy that cares less for what is already certain.
 
 L = -(1 - p_y)^gamma log p_y, p = softmax(z); with a distribution q for a target the sum of q_k times that of class k.
-1 - p is computed from log p without cancellation. dL/dz = q c - p sum(q c), with c = gamma p (1 - p)^(gamma - 1) log p -
-(1 - p)^gamma. Sources: Lin et al. 2017, arXiv 1708.02002; for calibration Mukhoti et al. 2020, arXiv 2002.09437.
+1 - p is computed from log p without cancellation. dL/dz = q c - p sum(q c), with c = gamma p (1 - p)^(gamma - 1) log p
+- (1 - p)^gamma. Sources: Lin et al. 2017, arXiv 1708.02002; for calibration Mukhoti et al. 2020, arXiv 2002.09437.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import enter, library, not_negative
+from luce.arrays import Gate, enter, library, not_negative
 from luce.links import log_softmax
 from luce.links.fused import checked_target, one_hot
 
@@ -35,20 +35,15 @@ def focal(logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0) -> NDArra
     array([0.0457])
     """
     if library(logits) is not None:
-        return _of_tensor(logits, target, not_negative("focal", "gamma", gamma))
+        of_tensor: NDArray[Any] = _of_tensor(logits, target, not_negative("focal", "gamma", gamma))
+        return of_tensor
     return focal_and_grad(logits, target, gamma=gamma)[0]
 
 
-def focal_and_grad(
-    logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def focal_and_grad(logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0) -> tuple[NDArray[Any], NDArray[Any]]:
     """Focal loss (N,) of each row of an array and its gradient (N, K); arguments and errors are those of `focal`."""
     not_negative("focal", "gamma", gamma)
-    if np.ndim(logits) != 2:
-        raise ValueError(f"focal: logits must have shape (rows, classes), got {np.shape(logits)}")
-    gate = enter("focal", logits, -1)
-    classes, distributions = checked_target("focal", target, *gate.rows.shape, gate.rows.dtype)
-    q = one_hot(classes, gate.rows.shape[1], gate.rows.dtype) if distributions is None else distributions
+    gate, q = logits_and_distributions("focal", logits, target)
     log_p = log_softmax(gate.rows)
     p, rest = np.exp(log_p), -np.expm1(log_p)  # rest = 1 - p
     safe = np.where(q == 0, 0, log_p)
@@ -69,12 +64,26 @@ def _of_tensor(logits: Any, target: Any, gamma: float) -> Any:
 
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise ValueError("focal: logits must be a NumPy array or torch tensor of shape (rows, classes)")
-    log_p = log_softmax(logits)
+    log_p: Any = log_softmax(logits)
     q = as_distributions("focal", target, logits)
-    rest = -torch.expm1(log_p)  # type: ignore[arg-type]
-    safe = torch.where(q == 0, 0.0, log_p)  # type: ignore[arg-type]
+    rest: Any = -torch.expm1(log_p)
+    safe = torch.where(q == 0, 0.0, log_p)
     weight = torch.where(rest > 0, torch.where(rest > 0, rest, 1.0) ** gamma, 0.0) if gamma else 1.0
     return -(q * weight * safe).sum(1)
+
+
+def logits_and_distributions(name: str, logits: ArrayLike, target: ArrayLike) -> tuple[Gate, NDArray[Any]]:
+    """Check logits (N, K), and bring their targets into the form of distributions of the same dtype.
+
+    Raises:
+        TypeError, ValueError: they do not fit.
+    """
+    gate = enter(name, logits, -1)
+    if len(gate.given) != 2:
+        raise ValueError(f"{name}: logits must have shape (rows, classes), got {gate.given}")
+    n, k = gate.rows.shape
+    classes, distributions = checked_target(name, target, n, k, gate.rows.dtype)
+    return gate, np.asarray(distributions) if classes is None else one_hot(classes, k, gate.rows.dtype)
 
 
 def as_distributions(name: str, target: Any, logits: Any) -> Any:
@@ -88,7 +97,7 @@ def as_distributions(name: str, target: Any, logits: Any) -> Any:
     y = torch.as_tensor(target, device=logits.device)
     if not torch.compiler.is_compiling():
         values = (y.double() if y.is_floating_point() else y).detach().cpu().numpy()
-        checked_target(name, values, *logits.shape, np.dtype(np.float64))
-    return y.to(logits.dtype) if y.is_floating_point() else torch.nn.functional.one_hot(
-        y.long(), logits.shape[1]
-    ).to(logits.dtype)
+        n, k = logits.shape
+        checked_target(name, values, n, k, np.dtype(np.float64))
+    q = y if y.is_floating_point() else torch.nn.functional.one_hot(y.long(), logits.shape[1])
+    return q.to(logits.dtype)

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import as_array, library, number
-from luce.links import Link, Softmax
+from luce.arrays import as_array, enter, library, number
+from luce.links import Entmax, Link, Softmax, Sparsemax
+from luce.links.fused import checked_target
 from luce.losses.cross_entropy import Reduction, reduced, weighted_rows
 
 PIECE = 1 << 24  # logits at a time
+
+_Options = tuple[Link, Any, int, float]  # link, weight, ignore_index, label_smoothing
 
 
 def linear_cross_entropy(
@@ -37,7 +40,11 @@ def linear_cross_entropy(
         linear_weight: (K, D).
         target: (N,) class ids of any integer dtype, or (N, K) distributions.
         linear_bias: (K,).
-        link, weight, ignore_index, reduction, label_smoothing: as in `cross_entropy`.
+        link: as in `cross_entropy`, and so are the next four.
+        weight: (K,) class weights, not negative.
+        ignore_index: rows with this class id have loss 0.
+        reduction: "none", "mean" or "sum".
+        label_smoothing: share of each target that is spread evenly.
         rows_at_a_time: size of a piece; by default one of 16 million logits.
 
     Returns:
@@ -49,41 +56,69 @@ def linear_cross_entropy(
     >>> linear_cross_entropy([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], [0]).round(4)
     np.float64(0.3133)
     """
-    link = link or Softmax()
     name = "linear_cross_entropy"
-    if reduction not in ("none", "mean", "sum"):
+    link = Softmax() if link is None else link
+    if isinstance(link, type | Sparsemax | Entmax) or not hasattr(link, "log_probabilities"):
+        raise ValueError(f"{name}: link must be one whose probabilities are positive, got {link!r}")
+    if str(reduction) not in ("none", "mean", "sum"):
         raise ValueError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
     if not 0 <= number(name, "label_smoothing", label_smoothing) <= 1:
         raise ValueError(f"{name}: label_smoothing must lie in [0, 1], got {label_smoothing}")
+    if rows_at_a_time is not None and not number(name, "rows_at_a_time", rows_at_a_time) >= 1:
+        raise ValueError(f"{name}: rows_at_a_time must be at least 1, got {rows_at_a_time!r}")
+    number(name, "ignore_index", ignore_index)
     tensors = library(input) is not None
-    x: Any = input if tensors else as_array(name, input)
-    matrix: Any = linear_weight if tensors else as_array(name, linear_weight)
+    x: Any = input if tensors else as_array(f"{name}: input", input)
+    matrix: Any = linear_weight if tensors else as_array(f"{name}: linear_weight", linear_weight)
     if x.ndim != 2 or matrix.ndim != 2 or x.shape[1] != matrix.shape[1]:
         raise ValueError(
             f"{name}: input must have shape (N, D) and linear_weight (K, D), got {tuple(x.shape)} and "
             f"{tuple(matrix.shape)}"
         )
-    if linear_bias is not None and tuple(np.shape(linear_bias)) != (matrix.shape[0],):
-        raise ValueError(f"{name}: linear_bias must have shape {(matrix.shape[0],)}, got {np.shape(linear_bias)}")
-    piece = rows_at_a_time or max(1, PIECE // max(matrix.shape[0], 1))
+    k = matrix.shape[0]
+    bias: Any = linear_bias
+    if not tensors and bias is not None:
+        bias = as_array(f"{name}: linear_bias", bias)
+    if bias is not None and tuple(bias.shape) != (k,):
+        raise ValueError(f"{name}: linear_bias must have shape {(k,)}, got {tuple(bias.shape)}")
+    piece = max(1, PIECE // max(k, 1)) if rows_at_a_time is None else int(min(rows_at_a_time, PIECE))
     options = (link, weight, ignore_index, label_smoothing)
-    if tensors:
-        return _of_tensors(x, matrix, target, linear_bias, piece, reduction, options)
-    given = x.dtype if x.dtype.kind == "f" or x.dtype.name == "bfloat16" else np.dtype(np.float64)
-    compute = np.float64 if given == np.float64 else np.float32
+    run: Any = _of_tensors if tensors else _of_arrays
+    loss: NDArray[Any] | np.floating[Any] = run(name, x, matrix, target, bias, piece, reduction, options)
+    return loss
+
+
+def _of_arrays(
+    name: str,
+    x: NDArray[Any],
+    matrix: NDArray[Any],
+    target: ArrayLike,
+    bias: NDArray[Any] | None,
+    piece: int,
+    reduction: Reduction,
+    options: _Options,
+) -> NDArray[Any] | np.floating[Any]:
+    few = enter(name, x[:0], -1)  # to learn the dtypes
+    compute, n = few.rows.dtype, len(x)
+    y = as_array(f"{name}: target", target)
+    ids = np.where(y == options[2], 0, y) if y.dtype.kind in "iu" else y
+    checked_target(name, ids, n, len(matrix), y.dtype)
     matrix_t = matrix.astype(compute, copy=False).T
-    bias = 0 if linear_bias is None else np.asarray(linear_bias, compute)
-    y = np.asarray(target)
-    losses, divisor = np.zeros(len(x)), 0.0
-    for first in range(0, len(x), piece):
+    offset = 0 if bias is None else bias.astype(compute, copy=False)
+    losses, divisor = np.zeros(n), 0.0
+    for first in range(0, n, piece):
         part = slice(first, first + piece)
-        logits = x[part].astype(compute, copy=False) @ matrix_t + bias
+        with np.errstate(over="ignore", invalid="ignore"):  # the limits are meant
+            logits = x[part].astype(compute, copy=False) @ matrix_t
+            logits += offset
         losses[part], share = weighted_rows(logits, y[part], *options, first_row=first)
         divisor += share
-    return reduced(losses, divisor, reduction, given)
+    return reduced(losses, divisor, reduction, few.dtype)
 
 
-def _of_tensors(x: Any, matrix: Any, target: Any, bias: Any, piece: int, reduction: str, options: Any) -> Any:
+def _of_tensors(
+    _: str, x: Any, matrix: Any, target: Any, bias: Any, piece: int, reduction: str, options: _Options
+) -> Any:
     import torch
     from torch.utils.checkpoint import checkpoint
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce.links import LINKS
 from luce.plots.page import page
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ def loss(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    from luce.links import LINKS
-
     t = np.linspace(-4, 4, 321)
     logits = np.stack([t, np.ones_like(t), -np.ones_like(t)], axis=-1)
     target = np.zeros(t.shape, dtype=np.int64)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce import functions, links
 from luce.plots.page import page
 
 if TYPE_CHECKING:
@@ -25,14 +26,12 @@ def normalize(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    import luce
-
     at = np.arange(3) * 2.4
     with page(450, "Softmax or plain normalisation", "exp(x) or x, divided by the sum", dark=dark) as p:
         for i, (change, numbers) in enumerate(CHANGES.items()):
             axes = p.panel(284 - 128 * i, 64, left=14, width=372)
-            p.bars(axes, at - 0.44, luce.softmax(numbers), f"softmax, {change}", "blue", ".4f")
-            p.bars(axes, at + 0.44, luce.normalize(numbers), f"normalize, {change}", "vermilion", ".4f")
+            p.bars(axes, at - 0.44, links.softmax(numbers), f"softmax, {change}", "blue", ".4f")
+            p.bars(axes, at + 0.44, functions.normalize(numbers), f"normalize, {change}", "vermilion", ".4f")
             axes.axhline(0, color=p.theme.muted, linewidth=1)
             axes.set(xlim=(-1, 5.8), ylim=(0, 1))
             for x, number in zip(at, numbers, strict=True):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce.links import softmax
 from luce.plots.page import page, probabilities
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ def periodic(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    from luce import softmax
-
     time = np.linspace(0, 2.2, 441)
     logits = logits_at(time)
     chances = softmax(logits)

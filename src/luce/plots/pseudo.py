@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce.links import pseudo_softmax, softmax
 from luce.plots.page import Page, page, probabilities
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ def pseudo(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    from luce import pseudo_softmax, softmax
-
     t = np.linspace(-6, 6, 241)
     pairs = np.stack([t, np.zeros_like(t)], axis=-1)
     note = "2ᶻ in place of eᶻ: softmax at the temperature 1 / ln 2 ≈ 1.44"
@@ -44,8 +43,6 @@ def pseudo(*, dark: bool = False) -> Figure:
 
 
 def _bars(p: Page) -> None:
-    from luce import pseudo_softmax, softmax
-
     axes, at = p.panel(30, 78), np.arange(3) * 2.4
     p.bars(axes, at - 0.44, softmax(LOGITS), "softmax", "blue", ".3f")
     p.bars(axes, at + 0.44, pseudo_softmax(LOGITS), "pseudo_softmax", "vermilion", ".3f")

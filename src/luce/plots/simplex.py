@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from luce import links
 from luce.plots.page import WIDTH, Page, page
 
 if TYPE_CHECKING:
@@ -34,15 +35,13 @@ def simplex(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    import luce
-
     note = "the same net of logits, and three of them, under each function"
     with page(426, "From three logits to the simplex", note, dark=dark) as p:
         for i, (name, hue) in enumerate({"logits": "ink", **HUES}.items()):
             left, bottom = 14 + 190 * (i % 2), 204 - 188 * (i // 2)
             axes = p.panel(bottom, 150, left=left, width=180)
             axes.set_anchor("S")
-            _net(p, axes, getattr(luce, name, _shrunk), hue)
+            _net(p, axes, getattr(links, name, _shrunk), hue)
             if name in HUES:
                 axes.fill(*CORNERS.T, facecolor="none", edgecolor=p.theme.ink, linewidth=1, zorder=1)
             p.figure.text(left / WIDTH, (bottom + 144) / p.height, name, color=p.colour(hue))

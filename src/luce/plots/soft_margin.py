@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce.links import SoftMargin, soft_margin_softmax
 from luce.plots.page import page, probabilities
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ def soft_margin(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    from luce import soft_margin_softmax
-    from luce.links import SoftMargin
-
     t = np.linspace(-3, 5, 241)
     pairs, target = np.stack([t, np.zeros_like(t)], axis=-1), np.zeros(t.shape, dtype=np.int64)
     note = "in training the margin m is taken off the true logit"
@@ -41,8 +39,8 @@ def soft_margin(*, dark: bool = False) -> Figure:
         for margin in (1, 2):
             arrow = {"arrowstyle": "-|>", "color": p.theme.ink, "shrinkA": 2, "shrinkB": 1, "linewidth": 1.2}
             chances.annotate("", (margin, 0.5), (margin - 1, 0.5), arrowprops=arrow)
-        chances.set(xlim=(-4, 5))
+        chances.set(xlim=(-4.3, 5))
         chances.set_xticks(range(-3, 6), [])
         probabilities(chances)
-        losses.set(xlim=(-4, 5), ylim=(-0.15, 5.4), xticks=range(-3, 6), yticks=range(0, 6))
+        losses.set(xlim=(-4.3, 5), ylim=(-0.15, 5.4), xticks=range(-3, 6), yticks=range(0, 6))
     return p.figure

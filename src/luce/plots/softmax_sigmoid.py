@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce.links import sigmoid, softmax
 from luce.plots.page import page, probabilities
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ def softmax_sigmoid(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    from luce import sigmoid, softmax
-
     t = np.linspace(-6, 6, 241)
     first, second = softmax(np.stack([t, np.zeros_like(t)], axis=-1)).T
     note = "softmax([t, 0])  =  [sigmoid(t), sigmoid(−t)]"

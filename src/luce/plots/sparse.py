@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce import links
 from luce.plots.page import WIDTH, Page, page
 
 if TYPE_CHECKING:
@@ -22,15 +23,13 @@ def sparse(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    import luce
-
     t = np.linspace(-3, 3, 241)
     pairs = np.stack([t, np.zeros_like(t)], axis=-1)
     note = "a class far behind gets exactly 0, one far ahead exactly 1"
     with page(422, "Sparse relatives of softmax", note, dark=dark) as p:
         axes = p.chart(186, 158, x="t", y="probability of a logit t beside a logit 0")
         for name, hue in HUES.items():
-            line = p.curve(axes, t, getattr(luce, name)(pairs)[:, 0], name, hue)
+            line = p.curve(axes, t, getattr(links, name)(pairs)[:, 0], name, hue)
             if name == "softmax":
                 p.name(line, 1.6, (8, -9))
             else:
@@ -46,10 +45,8 @@ def sparse(*, dark: bool = False) -> Figure:
 
 
 def _bars(p: Page, name: str, hue: str, left: float) -> None:
-    import luce
-
     axes = p.panel(46, 66, left=left, width=116)
-    values = getattr(luce, name)(LOGITS)
+    values = getattr(links, name)(LOGITS)
     p.bars(axes, np.arange(5), values, name, hue)
     for i, (logit, value) in enumerate(zip(LOGITS, values, strict=True)):
         p.note(axes, (i, 0), f"{logit:g}".replace("-", "−"), move=(0, -5), ha="center", va="top", fontsize=10)

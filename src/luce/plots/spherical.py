@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce.links import Softmax, Spherical, softmax, spherical_softmax
 from luce.plots.page import page, probabilities
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ def spherical(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    from luce import softmax, spherical_softmax
-    from luce.links import Softmax, Spherical
-
     t = np.linspace(-4, 4, 321)
     pairs, target = np.stack([t, np.ones_like(t)], axis=-1), np.zeros(t.shape, dtype=np.int64)
     with page(424, "Spherical softmax forgets the sign", "a logit z weighs z² + ε in place of exp(z)", dark=dark) as p:

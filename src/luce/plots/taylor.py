@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce.links import softmax, taylor_softmax
 from luce.plots.page import page, probabilities
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ def taylor(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    from luce import softmax, taylor_softmax
-
     t = np.linspace(-3, 3, 241)
     pairs = np.stack([t, np.zeros_like(t)], axis=-1)
     note = "Taylor polynomials in place of exp; left of 0 they rise again"
@@ -36,10 +35,10 @@ def taylor(*, dark: bool = False) -> Figure:
             p.name(p.curve(chances, t, first, name, hue), -3, (-5, 0), ha="right")
         p.name(p.curve(weights, t, np.exp(t), "exp", "blue"), -3, (-5, 0), ha="right")
         p.name(p.curve(chances, t, softmax(pairs)[:, 0], "softmax", "blue"), -3, (-5, 0), ha="right")
-        weights.set(yscale="log", xlim=(-4.1, 3), ylim=(0.035, 28))
+        weights.set(yscale="log", xlim=(-4.4, 3), ylim=(0.035, 28))
         weights.set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
         weights.set_yticks([], minor=True)
         weights.set_xticks(range(-3, 4), [])
-        chances.set(xlim=(-4.1, 3), xticks=range(-3, 4))
+        chances.set(xlim=(-4.4, 3), xticks=range(-3, 4))
         probabilities(chances)
     return p.figure

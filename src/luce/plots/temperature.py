@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luce.links import softmax
 from luce.plots.page import Page, page, probabilities
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ def temperature(*, dark: bool = False) -> Figure:
     Args:
         dark: for a dark background.
     """
-    from luce import softmax
-
     temperatures = np.geomspace(0.1, 40, 241)
     curves = np.stack([softmax(LOGITS, temperature=float(t)) for t in temperatures], axis=-1)
     with page(408, "Temperature sharpens or levels", "softmax(z / T) of the logits z = [3, 2, 1]", dark=dark) as p:
@@ -45,8 +44,6 @@ def temperature(*, dark: bool = False) -> Figure:
 
 
 def _bars(p: Page, temperature: float, left: float) -> None:
-    from luce import softmax
-
     axes = p.panel(30, 78, left=left, width=100)
     for i, value in enumerate(softmax(LOGITS, temperature=temperature)):
         p.bars(axes, [i], [value], f"T = {temperature:g}, logit {LOGITS[i]:.0f}", HUES[i], ".2f")

@@ -195,6 +195,20 @@ void entmax_loss_row(const T* x, T w, T* loss, T* grad, size_t k, double beta, d
   *loss = static_cast<T>(std::fmax(0, value) * static_cast<double>(w));
 }
 
+// The same for a row that is a limit: with +inf the targets on these cost H(p) - H(q), any other infinity.
+template <class T, class Target>
+void entmax_loss_limit(const T* x, T w, T* loss, T* grad, size_t k, double alpha, Target q) {
+  const Survey<T> row(x, k, {});
+  double value = row.empty ? kInfinity<double> : 0;
+  const double share = row.infinite ? 1 / static_cast<double>(row.infinite) : 1;
+  if (row.infinite) value = -static_cast<double>(row.infinite) * negative_entropy(share, alpha);
+  q([&](size_t i, double mass) {
+    value += x[i] == kInfinity<T> ? negative_entropy(mass, alpha) : kInfinity<double>;
+  });
+  *loss = row.nan ? kNaN<T> : static_cast<T>(std::fmax(0, value) * static_cast<double>(w));
+  fill(grad, k, row.nan ? kNaN<T> : T(0));
+}
+
 template <class T>
 void entmax_loss(const T* x, const int64_t* target, const T* weight, T* losses, T* grad, size_t n, size_t k,
                  const Parameters& p) {
@@ -212,7 +226,7 @@ void entmax_loss(const T* x, const int64_t* target, const T* weight, T* losses, 
     if (alpha == 1)
       loss<Exponential<T>, T>(x, target + r, weight ? &w : nullptr, losses + r, grad, 1, k, p);
     else if (!row.of(x, k, beta, alpha))
-      special_loss<Exponential<T>, T>(Exponential<T>(p), x, y, w, losses + r, grad, k, {});
+      entmax_loss_limit(x, w, losses + r, grad, k, alpha, [y](auto&& each) { each(y, 1.0); });
     else
       entmax_loss_row(x, w, losses + r, grad, k, beta, alpha, row, [y](auto&& each) { each(y, 1.0); });
   }
@@ -239,8 +253,7 @@ void entmax_soft_loss(const T* x, const T* target, const T* weight, T* losses, T
       soft_loss<Exponential<T>, T>(x, target, weight ? &w : nullptr, losses + r, grad, 1, k, p);
       losses[r] = static_cast<T>(static_cast<double>(losses[r]) + negative * static_cast<double>(w));
     } else if (!row.of(x, k, beta, alpha)) {
-      const Exponential<T> f(p);
-      special_soft_loss<Exponential<T>, T>(f, x, target, w, losses + r, grad, k, Survey<T>(x, k, {}));
+      entmax_loss_limit(x, w, losses + r, grad, k, alpha, masses);
     } else {
       entmax_loss_row(x, w, losses + r, grad, k, beta, alpha, row, masses);
     }

@@ -69,7 +69,7 @@ struct Sum {
     lost += value >= term ? (value - next) + term : (term - next) + value;
     value = next;
   }
-  double total() const { return value + lost; }
+  double total() const { return lost == lost ? value + lost : value; }  // infinity has lost NaN
 };
 
 // Call body(x', place, count) on blocks of a row, x' being the block as the patch wants it read.

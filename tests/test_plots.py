@@ -308,7 +308,7 @@ def test_a_png_is_1200_pixels_wide_and_the_same_every_time(name: str) -> None:
 def test_settings_of_matplotlib_neither_matter_nor_change() -> None:
     right = render(PLOTS["sparse"]())
     with matplotlib.rc_context(
-        {"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9, "svg.fonttype": "none"}
+        {"font.size": 30, "xtick.major.width": 4, "path.simplify": False, "svg.fonttype": "none"}
     ):
         before = dict(matplotlib.rcParams)
         assert render(PLOTS["sparse"]()) == right

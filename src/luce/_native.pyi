@@ -1,4 +1,8 @@
-"""The kernels of Luce, bound and nothing else. Arrays are C-contiguous; results go into arrays of the caller."""
+"""The kernels of Luce, bound and nothing else. Arrays are C-contiguous; results go into arrays of the caller.
+
+Maps take rows (N, K) or slabs (M, K, S) of which K is the axis of the classes; `target` (with `margin`) and `shapes`,
+one for each row, are for rows only. Losses take class ids (N,) or distributions (N, K).
+"""
 
 from typing import TypeVar
 
@@ -7,19 +11,128 @@ from numpy.typing import NDArray
 
 _F = TypeVar("_F", np.float32, np.float64)
 
-def softmax(x: NDArray[_F], out: NDArray[_F], beta: float = 1, n_threads: int = 1) -> None: ...
-def log_softmax(x: NDArray[_F], out: NDArray[_F], beta: float = 1, n_threads: int = 1) -> None: ...
-def logsumexp(x: NDArray[_F], out: NDArray[_F], beta: float = 1, n_threads: int = 1) -> None: ...
-def cross_entropy(
+def softmax(
     x: NDArray[_F],
-    target: NDArray[np.int64],
+    out: NDArray[_F],
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    target: NDArray[np.int64] | None = None,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def taylor(
+    x: NDArray[_F],
+    out: NDArray[_F],
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    target: NDArray[np.int64] | None = None,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def spherical(
+    x: NDArray[_F],
+    out: NDArray[_F],
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    target: NDArray[np.int64] | None = None,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def entmax(
+    x: NDArray[_F],
+    out: NDArray[_F],
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    target: NDArray[np.int64] | None = None,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def log_softmax(
+    x: NDArray[_F],
+    out: NDArray[_F],
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    target: NDArray[np.int64] | None = None,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def log_taylor(
+    x: NDArray[_F],
+    out: NDArray[_F],
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    target: NDArray[np.int64] | None = None,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def log_spherical(
+    x: NDArray[_F],
+    out: NDArray[_F],
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    target: NDArray[np.int64] | None = None,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def logsumexp(x: NDArray[_F], out: NDArray[_F], beta: float = 1, n_threads: int = 1) -> None: ...
+def sigmoid(x: NDArray[_F], out: NDArray[_F], beta: float = 1, n_threads: int = 1) -> None: ...
+def log_sigmoid(x: NDArray[_F], out: NDArray[_F], beta: float = 1, n_threads: int = 1) -> None: ...
+def softmax_loss(
+    x: NDArray[_F],
+    target: NDArray[np.int64] | NDArray[_F],
     loss: NDArray[_F],
     grad: NDArray[_F],
     weight: NDArray[_F] | None = None,
     beta: float = 1,
     n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    shapes: NDArray[np.float64] | None = None,
 ) -> None: ...
-def cross_entropy_soft(
+def taylor_loss(
+    x: NDArray[_F],
+    target: NDArray[np.int64] | NDArray[_F],
+    loss: NDArray[_F],
+    grad: NDArray[_F],
+    weight: NDArray[_F] | None = None,
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def spherical_loss(
+    x: NDArray[_F],
+    target: NDArray[np.int64] | NDArray[_F],
+    loss: NDArray[_F],
+    grad: NDArray[_F],
+    weight: NDArray[_F] | None = None,
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def entmax_loss(
+    x: NDArray[_F],
+    target: NDArray[np.int64] | NDArray[_F],
+    loss: NDArray[_F],
+    grad: NDArray[_F],
+    weight: NDArray[_F] | None = None,
+    beta: float = 1,
+    n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def sigmoid_loss(
     x: NDArray[_F],
     target: NDArray[_F],
     loss: NDArray[_F],
@@ -27,6 +140,9 @@ def cross_entropy_soft(
     weight: NDArray[_F] | None = None,
     beta: float = 1,
     n_threads: int = 1,
+    shape: float = 0,
+    margin: float = 0,
+    shapes: NDArray[np.float64] | None = None,
 ) -> None: ...
 def instruction_set() -> str: ...
 def instruction_sets() -> list[str]: ...

@@ -134,7 +134,7 @@ def as_rows(x: object, axis: int, out: object) -> tuple[Floats, Floats] | None:
 
 def library(x: object) -> Any:
     """The array library that `x` belongs to, where that is not NumPy: torch, or the namespace of the array API."""
-    if isinstance(x, np.ndarray | np.generic | float | int | list | tuple):
+    if isinstance(x, np.ndarray | np.generic | float | int | list | tuple | type):
         return None
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
@@ -181,6 +181,8 @@ def number(name: str, parameter: str, value: float) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: {parameter} must be a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name}: {parameter} is too large a number") from None
 
 
 def as_array(name: str, x: ArrayLike) -> NDArray[Any]:
@@ -199,6 +201,15 @@ def as_array(name: str, x: ArrayLike) -> NDArray[Any]:
         hint = "; convert the booleans to numbers first" if array.dtype.kind == "b" else ""
         raise TypeError(f"{name}: needs real numbers, got dtype {array.dtype}{hint}")
     return array
+
+
+def shape_of(name: str, x: Any) -> tuple[int, ...]:
+    """The shape of what is to be an array.
+
+    Raises:
+        TypeError, ValueError: it is none of real numbers.
+    """
+    return tuple(x.shape) if hasattr(x, "shape") else as_array(name, x).shape
 
 
 def checked_axis(name: str, axis: int, ndim: int) -> int:
@@ -225,7 +236,10 @@ def checked_mask(name: str, where: ArrayLike, shape: tuple[int, ...]) -> NDArray
         TypeError: they are none.
         ValueError: they do not broadcast.
     """
-    mask = np.asarray(where)
+    try:
+        mask = np.asarray(where)
+    except ValueError:
+        raise ValueError(f"{name}: where must be an array of booleans; are all rows equally long?") from None
     if mask.dtype != np.bool_:
         raise TypeError(f"{name}: where must be booleans, got dtype {mask.dtype}")
     try:
@@ -241,12 +255,17 @@ def _is_floating(dtype: np.dtype[Any]) -> bool:
 def _result_dtype(name: str, given: np.dtype[Any], wanted: DTypeLike | None) -> np.dtype[Any]:
     if wanted is None:
         dtype = np.dtype(np.float64) if given.kind in "iu" else given
-    elif wanted == "bfloat16":
+    elif isinstance(wanted, str) and wanted == "bfloat16":
         import ml_dtypes
 
         dtype = np.dtype(ml_dtypes.bfloat16)
     else:
-        dtype = np.dtype(wanted)
+        try:
+            dtype = np.dtype(wanted)
+        except TypeError:
+            raise TypeError(
+                f"{name}: dtype must be float16, bfloat16, float32 or float64, got {wanted!r}"
+            ) from None
     if dtype.name == "bfloat16":
         return dtype
     dtype = dtype.newbyteorder("=")

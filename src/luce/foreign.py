@@ -17,6 +17,7 @@ _FLOATING = ("float16", "bfloat16", "float32", "float64")
 def apply(
     xp: Any,
     m: Map,
+    name: str,
     x: Array,
     axis: int,
     shape: Any,
@@ -25,9 +26,10 @@ def apply(
     out: Array | None,
     dtype: Any,
 ) -> Array:
-    """Apply a map to an array of the library `xp`; arguments as in `luce.maps.apply`, `shape` may be a tensor."""
-    place = checked_axis(m.name, axis, x.ndim) - max(x.ndim, 1)  # counted from the end, as vmap needs it
-    z = masked(xp, m.name, floating(xp, m.name, x, dtype), where)
+    """Apply a map to an array of the library `xp`; `name` is the function's, the rest as in `luce.maps.apply`;
+    `shape` may be a tensor."""
+    place = checked_axis(name, axis, x.ndim) - max(x.ndim, 1)  # counted from the end, as vmap needs it
+    z = masked(xp, name, floating(xp, name, x, dtype), where)
     z = z if x.ndim else xp.reshape(z, (1,))
     if xp.__name__ == "torch":
         from luce import operators
@@ -39,7 +41,7 @@ def apply(
     else:
         y = by_formula(xp, m, z / temperature if temperature != 1 else z, place, shape)
     y = xp.reshape(y, x.shape)
-    return finished(xp, m.name, y, out, dtype)
+    return finished(xp, name, y, out, dtype)
 
 
 def logsumexp(

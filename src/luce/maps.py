@@ -60,6 +60,7 @@ def apply(
     x: ArrayLike,
     axis: int,
     *,
+    name: str | None = None,
     shape: Any = 0.0,
     temperature: float = 1.0,
     where: ArrayLike | None = None,
@@ -73,6 +74,7 @@ def apply(
         m: the map.
         x: logits.
         axis: of the classes.
+        name: of the public function, for messages, where it is not the map's.
         shape: the member's parameter, checked.
         temperature: divides the logits.
         where: booleans that broadcast to `x`; `False` takes an entry out.
@@ -84,7 +86,7 @@ def apply(
         TypeError, ValueError: the message names the argument.
     """
     if type(temperature) is not float or temperature != 1.0:
-        positive(m.name, "temperature", temperature, ARGMAX)
+        temperature = positive(name or m.name, "temperature", temperature, ARGMAX)
     if (
         where is None
         and dtype is None
@@ -98,8 +100,9 @@ def apply(
     if type(x) is not np.ndarray and (xp := library(x)) is not None:
         from luce import foreign
 
-        return foreign.apply(xp, m, x, axis, shape, temperature, where, out, dtype)
-    gate = enter(m.name, x, axis, where=where, out=out, dtype=dtype)
+        y: NDArray[Any] = foreign.apply(xp, m, name or m.name, x, axis, shape, temperature, where, out, dtype)
+        return y
+    gate = enter(name or m.name, x, axis, where=where, out=out, dtype=dtype)
     direct = (
         out is not None
         and gate.axis == out.ndim - 1

@@ -45,7 +45,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
 def _run_entmax(x: Tensor, alpha: Tensor, axis: int, temperature: float) -> Tensor:
     if x.device.type != "cpu":
         return by_formula(torch, ENTMAX, x / temperature, axis, alpha).contiguous()
-    alphas = row_alphas(alpha.detach().double().numpy(), tuple(x.shape), axis)
+    alphas = row_alphas(alpha.detach().double().numpy(), tuple(x.shape), axis % x.ndim)
     rows = widened(torch, x.detach()).movedim(axis, -1).contiguous()
     p = np.empty_like(rows.numpy().reshape(-1, rows.shape[-1]))
     apply_to_numpy(ENTMAX, rows.numpy().reshape(p.shape), -1, temperature=temperature, out=p, shapes=alphas)

@@ -1,12 +1,12 @@
 """alpha-entmax and sparsemax: probabilities that can be exactly 0.
 
-p = arg max over the simplex of p.u + H(p), u = z / T, with Tsallis' entropy H(p) = sum (p - p^alpha) / (alpha
-(alpha - 1)); so p = max((alpha - 1) u - tau, 0)^(1 / (alpha - 1)). alpha = 1 is softmax, 1.5 `entmax15`, 2 `sparsemax`.
-tau is found among the few numbers that can be above it, without sorting, and in float64. Their loss is Fenchel and
+p = arg max over the simplex of p.u + H(p), u = z / T, with Tsallis' entropy H(p) = sum (p - p^alpha) /
+(alpha (alpha - 1)); so p = max((alpha - 1) u - tau, 0)^(1 / (alpha - 1)). alpha = 1 is softmax, 1.5 `entmax15`,
+2 `sparsemax`. tau is found among the few numbers that can be above it, without sorting, and in float64. Their loss is Fenchel and
 Young's, L = H(p) - H(q) + (p - q).u with gradient (p - q) / T: never the logarithm of p, which is -inf for many
 classes. The loss is exactly 0 where the true logit leads by 1 / (alpha - 1).
-Sources: Martins & Astudillo 2016, arXiv 1602.02068; Peters, Niculae & Martins 2019, arXiv 1905.05702; Blondel, Martins &
-Niculae 2020, arXiv 1901.02324; the gradient in alpha: Correia, Niculae & Martins 2019, arXiv 1909.00015.
+Sources: Martins & Astudillo 2016, arXiv 1602.02068; Peters, Niculae & Martins 2019, arXiv 1905.05702; Blondel,
+Martins & Niculae 2020, arXiv 1901.02324; the gradient in alpha: Correia, Niculae & Martins 2019, arXiv 1909.00015.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce import _native, formulas
-from luce.arrays import checked_axis, library, number, positive
+from luce.arrays import as_array, enter, library, number, positive
 from luce.links.fused import loss_rows
-from luce.maps import ARGMAX, Map, apply
+from luce.maps import ARGMAX, SERIAL, Map, apply, inverse_temperature
+from luce.threads import default_threads
 
 ENTMAX = Map("entmax", _native.entmax, formulas.entmax, formulas.entmax_vjp)
 
@@ -41,7 +42,9 @@ def sparsemax(
     >>> sparsemax([-2.0, 0.0, 0.5])
     array([0.  , 0.25, 0.75])
     """
-    return apply(ENTMAX, x, axis, shape=2.0, temperature=temperature, where=where, out=out, dtype=dtype)
+    return apply(
+        ENTMAX, x, axis, name="sparsemax", shape=2.0, temperature=temperature, where=where, out=out, dtype=dtype
+    )
 
 
 def entmax15(
@@ -53,14 +56,16 @@ def entmax15(
     out: NDArray[Any] | None = None,
     dtype: DTypeLike | None = None,
 ) -> NDArray[Any]:
-    """entmax with alpha = 1.5, between softmax and sparsemax.
+    """Entmax with alpha = 1.5, between softmax and sparsemax.
 
     Arguments, result and errors are those of `softmax`.
 
     >>> entmax15([-2.0, 0.0, 0.5]).round(4)
     array([0.   , 0.326, 0.674])
     """
-    return apply(ENTMAX, x, axis, shape=1.5, temperature=temperature, where=where, out=out, dtype=dtype)
+    return apply(
+        ENTMAX, x, axis, name="entmax15", shape=1.5, temperature=temperature, where=where, out=out, dtype=dtype
+    )
 
 
 def entmax(
@@ -96,27 +101,21 @@ def entmax(
     array([0.0053, 0.3521, 0.6426])
     """
     if isinstance(alpha, int | float) or not (np.ndim(alpha) or hasattr(alpha, "requires_grad")):
-        shape = checked_alpha("entmax", alpha)
+        shape = checked_alpha("entmax", float(alpha))
         return apply(ENTMAX, x, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
     if (xp := library(x)) is not None:
         from luce import foreign
 
         given = foreign.row_alphas(xp, alpha, x, axis)
         return apply(ENTMAX, x, axis, shape=given, temperature=temperature, where=where, out=out, dtype=dtype)
-    dims = np.shape(x)
-    place = checked_axis("entmax", axis, len(dims))
-    alphas = row_alphas(np.asarray(alpha, np.float64), dims, place)
-    rows = np.moveaxis(np.asarray(x), place, -1)
-    flat = rows.reshape(len(alphas), -1)
-    mask = None if where is None else np.moveaxis(np.broadcast_to(where, dims), place, -1).reshape(flat.shape)
-    p = apply(ENTMAX, flat, -1, temperature=temperature, where=mask, dtype=dtype, shapes=alphas)
-    result = np.moveaxis(p.reshape(rows.shape), -1, place)
-    if out is None:
-        return result
-    if not isinstance(out, np.ndarray) or out.shape != dims or out.dtype != result.dtype:
-        raise ValueError(f"entmax: out must be an array of shape {dims} and dtype {result.dtype}")
-    out[...] = result
-    return out
+    gate = enter("entmax", x, axis, where=where, out=out, dtype=dtype)
+    positive("entmax", "temperature", temperature, ARGMAX)
+    alphas = row_alphas(as_array("entmax: alpha", alpha).astype(np.float64), gate.given, gate.axis)
+    p = np.empty_like(gate.rows)
+    if p.size:
+        beta = inverse_temperature(temperature, p.dtype)
+        _native.entmax(gate.rows, p, beta, 1 if p.size < SERIAL else default_threads(), shapes=alphas)
+    return gate.restore(p, out)
 
 
 def entmax_slope(
@@ -142,14 +141,17 @@ def entmax_slope(
     >>> entmax_slope([-2.0, 0.0, 0.5], alpha=1.5).round(4)
     array([ 0.    , -0.1356,  0.1356])
     """
-    p = np.asarray(entmax(x, axis, alpha=alpha, temperature=temperature, where=where, dtype=np.float64))
+    name, alpha = "entmax_slope", checked_alpha("entmax_slope", alpha)
+    p = np.asarray(
+        apply(ENTMAX, x, axis, name=name, shape=alpha, temperature=temperature, where=where, dtype=np.float64)
+    )
     if p.size == 0:
         return p
     if alpha - 1 < 1e-4:
         slope: NDArray[Any] = formulas.softmax_slope(np, p, axis)
     else:
-        alive = np.where(p.sum(axis, keepdims=True) > 0, p, 1.0)  # a row of nothing has slope 0, not 0 / 0
-        slope = np.where(p.sum(axis, keepdims=True) > 0, formulas.entmax_slope(np, alive, axis, alpha), 0.0)
+        nothing = p.sum(axis, keepdims=True) == 0  # has slope 0, not 0 / 0
+        slope = np.where(nothing, 0.0, formulas.entmax_slope(np, np.where(nothing, 1.0, p), axis, alpha))
     return slope
 
 
@@ -172,9 +174,7 @@ def row_alphas(alpha: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArra
     Raises:
         ValueError: it does not, or is below 1.
     """
-    reduced = list(shape)
-    if reduced:
-        reduced[axis] = 1
+    reduced = [1 if i == axis else n for i, n in enumerate(shape or (1,))]
     try:
         full = np.broadcast_to(alpha, reduced)
     except ValueError:
@@ -287,9 +287,8 @@ class Sparsemax:
         )
 
 
-def log_of_sparse(p: Any) -> Any:
+def log_of_sparse(p: Any) -> NDArray[Any]:
     """Logarithms of probabilities of which many are 0: -inf there."""
-    if (xp := library(p)) is not None:
-        return xp.log(p)
     with np.errstate(divide="ignore"):
-        return np.log(p)
+        log_p: NDArray[Any] = (library(p) or np).log(p)
+    return log_p

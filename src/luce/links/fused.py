@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import enter, library
+from luce.arrays import enter, library, shape_of
 from luce.maps import SERIAL, inverse_temperature
 from luce.threads import default_threads
 
@@ -43,8 +43,8 @@ def loss_rows(
     """
     if library(logits) is not None:
         return _of_tensors(name, kernel, logits, target, temperature, out, shape, margin, sums_to_one)
-    if np.ndim(logits) != 2:
-        raise ValueError(f"{name}: logits must have shape (rows, classes), got {np.shape(logits)}")
+    if len(shape_of(name, logits)) != 2:
+        raise ValueError(f"{name}: logits must have shape (rows, classes), got {shape_of(name, logits)}")
     gate = enter(name, logits, -1, out=out)
     rows = gate.rows
     n, k = rows.shape
@@ -82,7 +82,7 @@ def checked_target(
         TypeError: neither integers nor floating numbers.
         ValueError: the shape does not fit, or an id is not in [0, K); the message names its row.
     """
-    array = np.asarray(target)
+    array = target_array(name, target)
     if array.dtype.kind in "iu":
         if array.shape != (n,):
             raise ValueError(f"{name}: target must hold one class id for each of {n} rows, got shape {array.shape}")
@@ -101,6 +101,18 @@ def checked_target(
     if len(bad):
         raise ValueError(f"{name}: target distributions must not be negative or NaN; row {bad[0] + first_row} is")
     return None, np.ascontiguousarray(array, dtype)
+
+
+def target_array(name: str, target: ArrayLike) -> NDArray[Any]:
+    """Targets as an array of any dtype.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        return np.asarray(target)
+    except ValueError:
+        raise ValueError(f"{name}: target must be an array; are all rows equally long?") from None
 
 
 def one_hot(target: ArrayLike, k: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -126,7 +138,7 @@ def _of_tensors(
     shape: float,
     margin: float,
     sums_to_one: bool,
-) -> Any:
+) -> tuple[Any, Any]:
     """The same on torch tensors on the CPU, out of autograd's sight: the gradient is already there."""
     import torch
 

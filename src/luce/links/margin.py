@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce.arrays import checked_axis, library, not_negative, positive
+from luce.arrays import checked_axis, library, not_negative, positive, shape_of
 from luce.formulas import widened
-from luce.links.fused import checked_target
+from luce.links.fused import checked_target, target_array
 from luce.maps import ARGMAX, Map, apply
 
 
@@ -35,11 +35,11 @@ def with_margin(
     positive(name, "temperature", temperature, ARGMAX)
     if (xp := library(x)) is not None:
         z, dtype = _of_others(xp, name, x, axis, target, margin * temperature, dtype)
-        return apply(m, z, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
-    dims = tuple(np.shape(x))
+        return apply(m, z, axis, name=name, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
+    dims = shape_of(name, x)
     place = checked_axis(name, axis, len(dims))
     k = dims[place] if dims else 1
-    ids = np.asarray(target)
+    ids = target_array(name, target)
     expected = dims[:place] + dims[place + 1 :]
     if ids.dtype.kind not in "iu" or ids.shape != expected:
         raise ValueError(
@@ -50,6 +50,7 @@ def with_margin(
         m,
         x,
         axis,
+        name=name,
         shape=shape,
         temperature=temperature,
         where=where,

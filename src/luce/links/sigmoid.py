@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-import numpy as np
-
 from luce import _native, formulas
-from luce.arrays import enter, library, positive
+from luce.arrays import positive
 from luce.links.fused import loss_rows, one_hot
 from luce.maps import ARGMAX, Map, apply, elementwise
 
@@ -117,7 +116,10 @@ class Sigmoid:
         )
 
 
-def _labels_loss(x: Any, target: Any, loss: Any, grad: Any, weight: Any, beta: float, n_threads: int, *_: float) -> None:
+def _labels_loss(
+    x: Any, target: Any, loss: Any, grad: Any, weight: Any, beta: float, n_threads: int, *_: float
+) -> None:
+    """Run the kernel on labels, made of class ids where need be."""
     labels = target if target.ndim == 2 else one_hot(target, x.shape[1], x.dtype)
     if labels.max(initial=0) > 1:
         row = np.flatnonzero((labels > 1).any(axis=1))[0]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce import _native, formulas
-from luce.arrays import as_rows, enter, library, plain, positive
+from luce.arrays import as_array, as_rows, enter, library, plain, positive
 from luce.links.fused import loss_rows
 from luce.maps import ARGMAX, SERIAL, Map, apply
 from luce.threads import default_threads
@@ -105,30 +105,43 @@ def logsumexp(
     if (xp := library(x)) is not None:
         from luce import foreign
 
-        return foreign.logsumexp(xp, x, axis, weights, where, keepdims, dtype)
-    if weights is None and where is None and dtype is None and (rows := as_rows(x, axis, x)) and rows[0].ndim == 2:
-        values = np.empty(len(rows[0]), rows[0].dtype)
-        _native.logsumexp(rows[0], values, 1.0, 1 if rows[0].size < SERIAL else default_threads())
+        y: NDArray[Any] = foreign.logsumexp(xp, x, axis, weights, where, keepdims, dtype)
+        return y
+    if weights is None and where is None and dtype is None and (short := _short(x, axis)) is not None:
         shape = np.shape(x)[:-1]
-        return plain(values.reshape((*shape, 1) if keepdims else shape))
+        return plain(short.reshape((*shape, 1) if keepdims else shape))
     gate = enter("logsumexp", x, axis, where=where, dtype=dtype)
     summands = gate.rows
     if weights is not None:
-        summands = summands + _log_weights(weights, gate.given, gate.axis).reshape(summands.shape)
+        logs = _log_weights(weights, gate.given, gate.axis).reshape(summands.shape)
+        with np.errstate(invalid="ignore"):  # what has weight 0 is not there
+            summands = np.where(np.isneginf(logs) | np.isneginf(summands), -np.inf, summands + logs)
     result = np.full(len(summands), -np.inf, summands.dtype)
     if summands.size:
         _native.logsumexp(summands, result, n_threads=1 if summands.size < SERIAL else default_threads())
     return gate.restore_reduced(result, keepdims=keepdims)
 
 
+def _short(x: Any, axis: int) -> NDArray[Any] | None:
+    """The short way: values of a contiguous array whose classes come last, one for each row."""
+    if type(x) is not np.ndarray or not x.flags.c_contiguous or axis not in (-1, x.ndim - 1):
+        return None
+    rows = as_rows(x, -1, np.empty_like(x) if not x.flags.writeable else x)
+    if rows is None:
+        return None
+    values: NDArray[Any] = np.empty(len(rows[0]), x.dtype)
+    _native.logsumexp(rows[0], values, 1.0, 1 if x.size < SERIAL else default_threads())
+    return values
+
+
 def _log_weights(weights: ArrayLike, shape: tuple[int, ...], axis: int) -> NDArray[np.float64]:
-    values = np.asarray(weights, np.float64)
+    values = as_array("logsumexp: weights", weights).astype(np.float64)
     try:
         full = np.broadcast_to(values, shape)
     except ValueError:
         raise ValueError(f"logsumexp: weights of shape {values.shape} do not broadcast to {shape}") from None
-    if not (values >= 0).all():
-        raise ValueError("logsumexp: weights must not be negative or NaN")
+    if not ((values >= 0) & (values < np.inf)).all():
+        raise ValueError("logsumexp: weights must be finite and not negative")
     with np.errstate(divide="ignore"):
         return np.log(np.moveaxis(full.reshape(shape or (1,)), axis, -1))
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import enter, library, number
+from luce.arrays import as_array, enter, library, number, shape_of
 from luce.links import Entmax, Link, Softmax, Sparsemax
-from luce.links.fused import checked_target
+from luce.links.fused import checked_target, target_array
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -48,11 +48,16 @@ def cross_entropy(
     >>> cross_entropy([[1.0, 2.0, 3.0]], [2]).round(4)
     np.float64(0.4076)
     """
+    if link is not None and (isinstance(link, type) or not hasattr(link, "log_probabilities")):
+        raise TypeError(f"cross_entropy: link must be a link, such as luce.links.Softmax(), got {link!r}")
     if isinstance(link, Sparsemax | Entmax):
         raise ValueError(f"cross_entropy: {link} gives probabilities of 0, which cost infinity; use its loss_and_grad")
-    if np.ndim(logits) != 2:
-        raise ValueError(f"cross_entropy: logits must have shape (rows, classes), got {tuple(np.shape(logits))}")
-    if reduction not in ("none", "mean", "sum"):
+    if len(shape_of("cross_entropy", logits)) != 2:
+        raise ValueError(
+            f"cross_entropy: logits must have shape (rows, classes), got {shape_of('cross_entropy', logits)}"
+        )
+    number("cross_entropy", "ignore_index", ignore_index)
+    if str(reduction) not in ("none", "mean", "sum"):
         raise ValueError(f"cross_entropy: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
     if not 0 <= number("cross_entropy", "label_smoothing", label_smoothing) <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1], got {label_smoothing}")
@@ -60,7 +65,10 @@ def cross_entropy(
     if library(logits) is not None:
         from luce.losses import tensors
 
-        return tensors.cross_entropy(logits, target, link, weight, ignore_index, reduction, label_smoothing)
+        y: NDArray[Any] | np.floating[Any] = tensors.cross_entropy(
+            logits, target, link, weight, ignore_index, reduction, label_smoothing
+        )
+        return y
     gate = enter("cross_entropy", logits, -1)
     loss, divisor = weighted_rows(gate.rows, target, link, weight, ignore_index, label_smoothing)
     return reduced(loss, divisor, reduction, gate.dtype)
@@ -74,15 +82,16 @@ def weighted_rows(
     ignore_index: int,
     label_smoothing: float,
     first_row: int = 0,
+    name: str = "cross_entropy",
 ) -> tuple[NDArray[np.float64], float]:
     """Loss (N,) of each row in float64, and what the mean divides by; messages count rows from `first_row`."""
     n, k = logits.shape
-    class_weight = _class_weight(weight, k)
-    ids = np.asarray(target)
+    class_weight = _class_weight(name, weight, k)
+    ids = target_array(name, target)
     if ids.dtype.kind in "iu":
         kept = ids != ignore_index
         ids = np.where(kept, ids, 0)
-    classes, distributions = checked_target("cross_entropy", ids, n, k, np.dtype(np.float64), first_row)
+    classes, distributions = checked_target(name, ids, n, k, np.dtype(np.float64), first_row)
     log_p = np.asarray(link.log_probabilities(logits), np.float64)
     smooth = _expected_loss(log_p, _uniform(logits) * class_weight) if label_smoothing else np.zeros(n)
     if classes is not None:
@@ -100,11 +109,11 @@ def reduced(
     with np.errstate(over="ignore"):  # beyond the largest float16 lies infinity
         if reduction == "none":
             return loss.astype(dtype)
-        total = loss.sum()
+        total = float(loss.sum())
         if reduction == "mean":
             total = total / divisor if divisor > 0 else 0.0
-        number: np.floating[Any] = np.asarray(total).astype(dtype)[()]
-        return number
+        value: np.floating[Any] = np.full((), total).astype(dtype)[()]
+        return value
 
 
 def _blend(hard: NDArray[np.float64], spread: NDArray[np.float64], share: float) -> NDArray[np.float64]:
@@ -114,12 +123,12 @@ def _blend(hard: NDArray[np.float64], spread: NDArray[np.float64], share: float)
     return (1 - share) * hard + share * spread
 
 
-def _class_weight(weight: ArrayLike | None, k: int) -> NDArray[np.float64]:
+def _class_weight(name: str, weight: ArrayLike | None, k: int) -> NDArray[np.float64]:
     if weight is None:
         return np.ones(k)
-    values = np.asarray(weight, np.float64)
-    if values.shape != (k,) or not (values >= 0).all():
-        raise ValueError(f"cross_entropy: weight must be {k} numbers, none negative, got {values!r}")
+    values = as_array(f"{name}: weight", weight).astype(np.float64)
+    if values.shape != (k,) or not ((values >= 0) & (values < np.inf)).all():
+        raise ValueError(f"{name}: weight must be {k} numbers, none negative or infinite, got {values!r}")
     return values
 
 

@@ -12,7 +12,7 @@ from luce.links import Entmax, Link, Softmax, Sparsemax
 from luce.links.fused import checked_target
 from luce.losses.cross_entropy import Reduction, reduced, weighted_rows
 
-PIECE = 1 << 24  # logits at a time
+PIECE = 1 << 22  # logits at a time
 
 _Options = tuple[Link, Any, int, float]  # link, weight, ignore_index, label_smoothing
 
@@ -45,7 +45,7 @@ def linear_cross_entropy(
         ignore_index: rows with this class id have loss 0.
         reduction: "none", "mean" or "sum".
         label_smoothing: share of each target that is spread evenly.
-        rows_at_a_time: size of a piece; by default one of 16 million logits.
+        rows_at_a_time: size of a piece; by default one of 4 million logits.
 
     Returns:
         Loss in the dtype of `input`.
@@ -111,7 +111,7 @@ def _of_arrays(
         with np.errstate(over="ignore", invalid="ignore"):  # the limits are meant
             logits = x[part].astype(compute, copy=False) @ matrix_t
             logits += offset
-        losses[part], share = weighted_rows(logits, y[part], *options, first_row=first)
+        losses[part], share = weighted_rows(logits, y[part], *options, first_row=first, name=name)
         divisor += share
     return reduced(losses, divisor, reduction, few.dtype)
 

@@ -39,8 +39,8 @@ void column_tile(F f, const T* x, T* out, T* tile, size_t k, size_t stride, size
   }
   const auto weigh = [&](size_t v, Vec<T> value) {
     if constexpr (F::kShifts) f.top = top[v];
-    const Vec<T> term = f.weight(value), next = sum[v] + term, part = next - sum[v];
-    lost[v] += (sum[v] - (next - part)) + (term - part);
+    const Vec<T> term = f.weight(value), next = sum[v] + term;
+    lost[v] += term - (next - sum[v]);
     sum[v] = next;
     return term;
   };

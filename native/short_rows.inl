@@ -1,8 +1,8 @@
 // Kernels for many short rows: a vector holds the same column of as many rows as it is wide.
 //
 // A block of rows is turned on its side, worked on, and turned back. A row's result does not depend on the
-// rows beside it, nor on how many there are. Sums are compensated (Knuth's TwoSum), so their error does not
-// grow with k.
+// rows beside it, nor on how many there are. Sums are compensated (Dekker's FastTwoSum; a term larger than
+// the sum before it costs a rounding, but then the sum doubles), so their error does not grow with k.
 #pragma once
 
 #include "rows.inl"
@@ -44,6 +44,7 @@ struct Block {
 
   alignas(kVectorBytes) T x[kShortRow * kRows];  // as read, column by column
   alignas(kVectorBytes) T e[kShortRow * kRows];  // weights or slopes, later the result
+  Vec<T> top;                                    // the largest numbers, as read
   Vec<T> sum, lost;                              // their sum is that of the row's weights
   size_t k, count;
 
@@ -55,31 +56,42 @@ struct Block {
     const T* row[kRows];
     for (size_t r = 0; r < kRows; ++r) row[r] = rows + (r < count ? r : 0) * k;
     Vec<T> v[kRows];
+    Vec<T> largest =
+        splat(-kInfinity<T>);  // not `top`, which stores to x might change for all the compiler knows
     if (k < kRows) {
       for (size_t r = 0; r < kRows; ++r) v[r] = load_part(row[r], k, T(0));
       transpose<T>(v);
-      for (size_t c = 0; c < k; ++c) store(x + c * kRows, v[c]);
+      for (size_t c = 0; c < k; ++c) {
+        store(x + c * kRows, v[c]);
+        largest = max<T>(v[c], largest);
+      }
+      top = largest;
       return;
     }
     for (size_t j = 0; j < k; j += kRows) {
       const size_t from = j + kRows <= k ? j : k - kRows;
       for (size_t r = 0; r < kRows; ++r) v[r] = load(row[r] + from);
       transpose<T>(v);
-      for (size_t c = 0; c < kRows; ++c) store(x + (from + c) * kRows, v[c]);
+      for (size_t c = 0; c < kRows; ++c) {
+        store(x + (from + c) * kRows, v[c]);
+        largest = max<T>(v[c], largest);
+      }
     }
+    top = largest;
   }
 
-  void write(T* rows) const {
+  // Write e times `factor`, a factor for each row.
+  void write(T* rows, Vec<T> factor) const {
     Vec<T> v[kRows];
     if (k < kRows) {
-      for (size_t c = 0; c < kRows; ++c) v[c] = load(e + (c < k ? c : 0) * kRows);
+      for (size_t c = 0; c < kRows; ++c) v[c] = load(e + (c < k ? c : 0) * kRows) * factor;
       transpose<T>(v);
       for (size_t r = 0; r < count; ++r) store_part(rows + r * k, v[r], k);
       return;
     }
     for (size_t j = 0; j < k; j += kRows) {
       const size_t to = j + kRows <= k ? j : k - kRows;
-      for (size_t c = 0; c < kRows; ++c) v[c] = load(e + (to + c) * kRows);
+      for (size_t c = 0; c < kRows; ++c) v[c] = load(e + (to + c) * kRows) * factor;
       transpose<T>(v);
       for (size_t r = 0; r < count; ++r) store(rows + r * k + to, v[r]);
     }
@@ -93,6 +105,8 @@ struct Block {
       T& place = x[static_cast<size_t>(target[r]) * kRows + r];
       place = static_cast<T>(static_cast<double>(place) - p.margin / p.beta);
     }
+    top = splat(-kInfinity<T>);
+    for (size_t j = 0; j < k; ++j) top = max<T>(load(x + j * kRows), top);
   }
 
   // Weigh every number; weights are stored, or slopes. Returns the rows that special.inl has to serve.
@@ -100,19 +114,20 @@ struct Block {
   VecInt<T> weigh(F& f) {
     VecInt<T> special{};
     if constexpr (F::kShifts) {
-      Vec<T> top = splat(-kInfinity<T>);
-      for (size_t j = 0; j < k; ++j) top = max<T>(load(x + j * kRows), top);
       special = top - top != T(0);
       f.top = top;
     }
-    sum = lost = splat(T(0));
+    const F g = f;
+    Vec<T> s = splat(T(0)), error = s;
     for (size_t j = 0; j < k; ++j) {
-      const Vec<T> v = load(x + j * kRows), term = f.weight(v);
-      store(e + j * kRows, kSlopes ? f.slope(v, term) : term);
-      const Vec<T> next = sum + term, part = next - sum;
-      lost += (sum - (next - part)) + (term - part);
-      sum = next;
+      const Vec<T> v = load(x + j * kRows), term = g.weight(v);
+      store(e + j * kRows, kSlopes ? g.slope(v, term) : term);
+      const Vec<T> next = s + term;
+      error += term - (next - s);
+      s = next;
     }
+    sum = s;
+    lost = error;
     if constexpr (!F::kShifts) {
       using Limits = std::numeric_limits<T>;
       special = (sum >= Limits::min() && sum <= Limits::max()) ? special : ~special;
@@ -121,10 +136,6 @@ struct Block {
   }
 
   Vec<T> log_sum() const { return log_of<T>(sum) + lost / sum; }
-
-  void scale(Vec<T> factor) {
-    for (size_t j = 0; j < k; ++j) store(e + j * kRows, load(e + j * kRows) * factor);
-  }
 
   // Row r as it was read, or patched.
   void copy_row(size_t r, T* row) const {
@@ -141,6 +152,7 @@ void map_short(const T* x, const int64_t* target, T* out, size_t n, size_t k, co
     block.read(x + first * k, k, n - first);
     block.patch(target ? target + first : nullptr, p);
     const VecInt<T> special = block.template weigh<false>(f);
+    Vec<T> factor = splat(T(1));
     if constexpr (kLog) {
       const Vec<T> shift = block.log_sum();
       for (size_t j = 0; j < k; ++j) {
@@ -151,9 +163,9 @@ void map_short(const T* x, const int64_t* target, T* out, size_t n, size_t k, co
           store(block.e + at, log_of<T>(load(block.e + at)) - shift);
       }
     } else {
-      block.scale(T(1) / (block.sum + block.lost));
+      factor = T(1) / (block.sum + block.lost);
     }
-    block.write(out + first * k);
+    block.write(out + first * k, factor);
     if (mask_bits<T>(special) == 0) continue;
     for (size_t r = 0; r < block.count; ++r) {
       if (special[r] == 0) continue;
@@ -207,8 +219,7 @@ void loss_short(const T* x, const int64_t* target, const T* weight, T* losses, T
     }
     store(pull, ratio * ws * beta);
     store_some(losses + first, (block.log_sum() - f.log_weight(at)) * ws, block.count);
-    block.scale(ws * beta / (block.sum + block.lost));
-    block.write(grad + first * k);
+    block.write(grad + first * k, ws * beta / (block.sum + block.lost));
     for (size_t r = 0; r < block.count; ++r) {
       const int64_t y = target[first + r];
       T* g = grad + (first + r) * k;

@@ -381,7 +381,7 @@ def test_a_bug_is_one_sentence_and_shows_its_place_when_asked(capsys: Capture, m
 
 
 def test_help_of_every_verb_has_examples(capsys: Capture) -> None:
-    for verb in ("train", "predict", "evaluate", "verify", "check", "show"):
+    for verb in ("train", "predict", "evaluate", "verify", "check", "show", "softmax", "plot"):
         assert main([verb, "--help"]) == 0
         text = capsys.readouterr().out
         assert text.startswith(f"Usage: luce {verb}")

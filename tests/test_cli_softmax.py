@@ -237,7 +237,7 @@ def test_a_thousand_logits(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(figures(capsys, "-")["values"]["softmax"]) == 1000
 
 
-@pytest.mark.parametrize("words", [[], ["--digits", "9", "--temperature", "0.123456789"], ["--degree", "12"]])
+@pytest.mark.parametrize("words", [[], ["--digits", "9", "--temperature", "0.123456789"], ["--degree", "10"]])
 @pytest.mark.parametrize("logits", [B, ["1e-30", "123456.789", "0.1234567891"], [str(k) for k in range(30)]])
 def test_a_pipe_gets_plain_text_of_at_most_100_columns(capsys: Capture, logits: list[str], words: list[str]) -> None:
     names = ",".join(f"a very long name of the class number {k}"[k % 20 :] for k in range(len(logits)))

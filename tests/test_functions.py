@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -156,7 +157,7 @@ def test_covariance_is_that_of_a_one_hot_draw(dtype: Any) -> None:
         x = numbers(shape, dtype)
         for axis in range(-max(x.ndim, 1), max(x.ndim, 1)):
             got = luce.softmax_covariance(x, axis, temperature=temperature)
-            p = along(lambda row, t=temperature: reference.softmax(row, t), x, axis)
+            p = along(functools.partial(reference.softmax, temperature=temperature), x, axis)
             p = np.moveaxis(np.atleast_1d(p), axis, -1)
             truth = np.eye(p.shape[-1]) * p[..., None] - p[..., None] * p[..., None, :]
             close(got, truth, dtype, 4 if eps(dtype) > 1e-4 else 8)

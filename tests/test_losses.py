@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from luce.links import LINKS, Entmax, Link, Sigmoid, SMTaylor, Softmax, SoftMargin, Sparsemax, Spherical, Taylor
+from luce.links import LINKS, Entmax, Link, Sigmoid, SMTaylor, SoftMargin, Softmax, Sparsemax, Spherical, Taylor
 from luce.losses import brier, brier_and_grad, cross_entropy, focal, focal_and_grad, linear, linear_cross_entropy
 from tests import reference_losses as truth
 from tests.reference import negative_log_likelihood, one_hot
@@ -152,7 +152,7 @@ def test_certainty_costs_nothing(dtype: Any, gamma: float) -> None:
     np.testing.assert_allclose(score.astype(float), 0, atol=1e-12)
     np.testing.assert_allclose(slope.astype(float), 0, atol=1e-12)
     wrong, _ = brier_and_grad(z, [1, 1, 1])
-    np.testing.assert_allclose(wrong.astype(float), 2, rtol=2 * eps(dtype))
+    np.testing.assert_allclose(wrong.astype(float), 2, rtol=1e-6 + eps(dtype))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -192,13 +192,13 @@ def test_inputs_are_left_alone_and_any_layout_is_taken() -> None:
     wide = np.repeat(np.repeat(z, 2, 0), 2, 1).astype(">f8")
     for function, *_ in LOSSES.values():
         loss, grad = function(z, y)
-        for given, target in ((wide[::2, ::2], y.astype(">f8")), (np.asfortranarray(z), np.asfortranarray(y))):
-            given.flags.writeable = target.flags.writeable = False
-            kept = given.copy(), target.copy()
-            loss_2, grad_2 = function(given, target)
+        for taken, target in ((wide[::2, ::2], y.astype(">f8")), (np.asfortranarray(z), np.asfortranarray(y))):
+            taken.flags.writeable = target.flags.writeable = False
+            kept = taken.copy(), target.copy()
+            loss_2, grad_2 = function(taken, target)
             np.testing.assert_array_equal(loss, loss_2)
             np.testing.assert_array_equal(grad, grad_2)
-            np.testing.assert_array_equal(given, kept[0])
+            np.testing.assert_array_equal(taken, kept[0])
             np.testing.assert_array_equal(target, kept[1])
 
 
@@ -239,7 +239,7 @@ def test_corners_of_any_positive_link(link: Link) -> None:
     loss = cross_entropy(z, [0, 0, 1], link=link, reduction="none")
     np.testing.assert_array_equal(np.isinf(loss), [True, False, False])
     np.testing.assert_array_equal(np.isnan(loss)[:2], [False, False])
-    assert np.isnan(loss[2])  # type: ignore[index]
+    assert np.isnan(loss[2]) != isinstance(link, Sigmoid)  # type: ignore[index]  # which asks each class for itself
     q = np.array([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])
     loss = cross_entropy(z, q, link=link, reduction="none")
     assert np.isfinite(loss[:2]).all()  # type: ignore[index]
@@ -248,12 +248,10 @@ def test_corners_of_any_positive_link(link: Link) -> None:
 
 @pytest.mark.parametrize("link", [Sparsemax(), Entmax(), Entmax(1.5, 2.0)])
 def test_sparse_links_are_refused(link: Link) -> None:
-    for call in (
-        lambda: cross_entropy([[1.0, 2.0]], [0], link=link),
-        lambda: linear_cross_entropy([[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]], [0], link=link),
-    ):
-        with pytest.raises(ValueError, match=r"cross_entropy: .*(probabilities of 0|probabilities are positive)"):
-            call()
+    with pytest.raises(ValueError, match=r"^cross_entropy: .*probabilities of 0"):
+        cross_entropy([[1.0, 2.0]], [0], link=link)
+    with pytest.raises(ValueError, match=r"^linear_cross_entropy: .*link"):
+        linear_cross_entropy([[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]], [0], link=link)
 
 
 # --- cross-entropy of a linear layer --------------------------------------------------------------------------------
@@ -267,14 +265,14 @@ def test_pieces_give_the_cross_entropy_of_the_whole(kind: str, piece: int | None
     y = np.arange(11) % 5 if kind == "ids" else distributions(11, 5)
     weight = np.array([0.5, 2.0, 0.0, 1.0, 3.0])
     compute = np.float64 if dtype == np.float64 else np.float32
-    logits = x.astype(compute) @ w.astype(compute).T + b.astype(compute)
+    logits: Array = np.dot(x.astype(compute), w.astype(compute).T) + b.astype(compute)
     tolerance = 60 * eps(compute) + 2 * eps(dtype)
     for options in ({}, {"weight": weight}, {"label_smoothing": 0.2}, {"link": Spherical()}, {"link": Sigmoid(2.0)}):
         for reduction in ("none", "mean", "sum"):
-            given: dict[str, Any] = {"reduction": reduction, **options}
-            got = linear_cross_entropy(x, w, y, linear_bias=b, rows_at_a_time=piece, **given)
+            wanted: dict[str, Any] = {"reduction": reduction, **options}
+            got = linear_cross_entropy(x, w, y, linear_bias=b, rows_at_a_time=piece, **wanted)
             assert np.asarray(got).dtype == dtype
-            whole = np.asarray(cross_entropy(logits, y, **given), float)
+            whole = np.asarray(cross_entropy(logits, y, **wanted), float)
             np.testing.assert_allclose(np.asarray(got, float), whole, rtol=tolerance, atol=tolerance)
 
 
@@ -307,29 +305,39 @@ def test_memory_stays_small(dtype: Any) -> None:
     """The logits of 500 rows and 100,000 classes are 200 MB in float32."""
     x, w = rows(500, 2, dtype), rows(100_000, 2, dtype, seed=1)
     y = np.arange(500) * 200
+    expected = []
+    for first in range(0, 500, 25):
+        logits = x[first : first + 25].astype(float) @ w.astype(float).T
+        top = logits.max(1)
+        lse = top + np.log(np.exp(logits - top[:, None]).sum(1))
+        expected.extend(lse - logits[np.arange(25), y[first : first + 25]])
     peaks = []
     for piece in (8, None):
         tracemalloc.start()
         loss = linear_cross_entropy(x, w, y, rows_at_a_time=piece)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert float(loss) == pytest.approx(15.27, abs=0.5)
-    assert peaks[0] < 32e6
-    assert peaks[1] < 120e6
+        assert float(loss) == pytest.approx(np.mean(expected), rel=4 * eps(dtype))
+    assert peaks[0] < 20e6
+    assert peaks[1] < 90e6
     assert linear.PIECE * 4 < 200e6 / 8
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 Z = np.zeros((3, 2))
+BELOW = np.array([[1.0, 0.0], [0.5, 0.5], [-1.0, 2.0]])
 W = np.zeros((4, 2))
+BY_ROW = {"rows_at_a_time": 1}
+LINEAR = "linear_cross_entropy: "
+CLASSES = (Z, W, [0] * 3)
 WRONG_CALLS: tuple[tuple[type[Exception], str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], ...] = (
     (ValueError, r"focal: logits must have shape \(rows, classes\)", focal, ([1.0], [0]), {}),
     (ValueError, "focal: needs an array of numbers", focal, ([[1.0], [1.0, 2.0]], [0, 0]), {}),
     (TypeError, "focal: needs real numbers", focal, ([["a"]], [0]), {}),
     (ValueError, "focal: target must lie in .* got 2 at row 1.*subtract 1", focal, (Z, [0, 2, 1]), {}),
     (ValueError, "focal: target must hold one class id for each of 3 rows", focal, (Z, [0, 1]), {}),
-    (ValueError, "focal: target distributions must not be negative or NaN; row 2", focal, (Z, [[1.0, 0], [0, 1], [-1, 2]]), {}),
+    (ValueError, "focal: target distributions must not be negative or NaN; row 2", focal, (Z, BELOW), {}),
     (ValueError, "focal: target distributions must have shape", focal, (Z, [0.5, 0.5]), {}),
     (TypeError, "focal: target must be integer", focal, (Z, ["a", "b", "c"]), {}),
     (TypeError, "focal: gamma must be a number", focal, (Z, [0, 0, 0]), {"gamma": "2"}),
@@ -338,22 +346,22 @@ WRONG_CALLS: tuple[tuple[type[Exception], str, Callable[..., Any], tuple[Any, ..
     (ValueError, "brier: logits must have shape", brier, (np.zeros((2, 2, 2)), [0]), {}),
     (ValueError, "brier: target must lie in .* got -1 at row 2", brier, (Z, [0, 1, -1]), {}),
     (TypeError, "brier: target must be integer", brier_and_grad, (Z, None), {}),
-    (ValueError, "linear_cross_entropy: input must have shape", linear_cross_entropy, (Z, W[:, :1], [0] * 3), {}),
-    (ValueError, "linear_cross_entropy: input must have shape", linear_cross_entropy, (Z[0], W, [0]), {}),
-    (TypeError, "linear_cross_entropy: input: needs real", linear_cross_entropy, ([["a"]], W, [0]), {}),
-    (TypeError, "linear_cross_entropy: linear_weight: needs real", linear_cross_entropy, (Z, None, [0]), {}),
-    (TypeError, "linear_cross_entropy: linear_bias: needs", linear_cross_entropy, (Z, W, [0] * 3), {"linear_bias": ["a"] * 4}),
-    (ValueError, "linear_cross_entropy: linear_bias must have shape", linear_cross_entropy, (Z, W, [0] * 3), {"linear_bias": [0]}),
-    (ValueError, "linear_cross_entropy: target must hold one class id for each of 3", linear_cross_entropy, (Z, W, [0] * 4), {}),
-    (ValueError, "linear_cross_entropy: target must hold one class id for each of 3", linear_cross_entropy, (Z, W, 0), {}),
-    (ValueError, "linear_cross_entropy: target must lie in .* got 4 at row 2", linear_cross_entropy, (Z, W, [0, 1, 4]), {"rows_at_a_time": 1}),
-    (ValueError, "linear_cross_entropy: rows_at_a_time must be", linear_cross_entropy, (Z, W, [0] * 3), {"rows_at_a_time": 0}),
-    (ValueError, "linear_cross_entropy: rows_at_a_time must be", linear_cross_entropy, (Z, W, [0] * 3), {"rows_at_a_time": -1}),
-    (TypeError, "linear_cross_entropy: rows_at_a_time must be", linear_cross_entropy, (Z, W, [0] * 3), {"rows_at_a_time": "1"}),
-    (ValueError, "linear_cross_entropy: reduction must be", linear_cross_entropy, (Z, W, [0] * 3), {"reduction": "avg"}),
-    (ValueError, "linear_cross_entropy: label_smoothing must lie", linear_cross_entropy, (Z, W, [0] * 3), {"label_smoothing": 2}),
-    (ValueError, "linear_cross_entropy: link must be", linear_cross_entropy, (Z, W, [0] * 3), {"link": Softmax}),
-    (TypeError, "linear_cross_entropy: ignore_index must be", linear_cross_entropy, (Z, W, [0] * 3), {"ignore_index": "a"}),
+    (ValueError, LINEAR + "input must have shape", linear_cross_entropy, (Z, W[:, :1], [0] * 3), {}),
+    (ValueError, LINEAR + "input must have shape", linear_cross_entropy, (Z[0], W, [0]), {}),
+    (TypeError, LINEAR + "input: needs real", linear_cross_entropy, ([["a"]], W, [0]), {}),
+    (TypeError, LINEAR + "linear_weight: needs real", linear_cross_entropy, (Z, None, [0]), {}),
+    (TypeError, LINEAR + "linear_bias: needs", linear_cross_entropy, CLASSES, {"linear_bias": ["a"] * 4}),
+    (ValueError, LINEAR + "linear_bias must have shape", linear_cross_entropy, CLASSES, {"linear_bias": [0]}),
+    (ValueError, LINEAR + "target must hold one class id", linear_cross_entropy, (Z, W, [0] * 4), {}),
+    (ValueError, LINEAR + "target must hold one class id", linear_cross_entropy, (Z, W, 0), {}),
+    (ValueError, LINEAR + "target must lie in .* got 4 at row 2", linear_cross_entropy, (Z, W, [0, 1, 4]), BY_ROW),
+    (ValueError, LINEAR + "rows_at_a_time must be", linear_cross_entropy, CLASSES, {"rows_at_a_time": 0}),
+    (ValueError, LINEAR + "rows_at_a_time must be", linear_cross_entropy, CLASSES, {"rows_at_a_time": -1}),
+    (TypeError, LINEAR + "rows_at_a_time must be", linear_cross_entropy, CLASSES, {"rows_at_a_time": "1"}),
+    (ValueError, LINEAR + "reduction must be", linear_cross_entropy, CLASSES, {"reduction": "avg"}),
+    (ValueError, LINEAR + "label_smoothing must lie", linear_cross_entropy, CLASSES, {"label_smoothing": 2}),
+    (ValueError, LINEAR + "link must be", linear_cross_entropy, CLASSES, {"link": Softmax}),
+    (TypeError, LINEAR + "ignore_index must be", linear_cross_entropy, CLASSES, {"ignore_index": "a"}),
 )  # fmt: skip
 
 

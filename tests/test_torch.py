@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
+from torch.autograd.gradcheck import GradcheckError
 
 import luce
 from luce.links import LINKS
@@ -134,6 +135,8 @@ def test_values_are_numpys(name: str, dtype: str) -> None:
             continue  # NumPy multiplies bfloat16 by itself differently, before we are asked
         array, tensor = numbers(shape, dtype)
         for axis in axes(shape):
+            if name in ("soft_margin", "sm_taylor") and shape and shape[axis] == 0:
+                continue  # there is no class that could be the target
             assert_same(ALL[name](tensor, axis), ALL[name](array, axis), dtype)
 
 
@@ -317,7 +320,7 @@ def test_integer_pseudo_softmax_takes_no_tensors_of_other_dtypes() -> None:
 
 TARGET = torch.tensor([4, 0, 2])
 MIXED = torch.tensor([4, -100, 2])
-SPREAD = torch.full((3, 5), 0.2, dtype=torch.float64) + torch.eye(3, 5, dtype=torch.float64) / 10
+SPREAD = torch.softmax(torch.eye(3, 5, dtype=torch.float64), 1)
 CLASS_WEIGHT = torch.tensor([1.0, 2.0, 0.5, 0.0, 3.0], dtype=torch.float64)
 
 
@@ -412,7 +415,7 @@ def test_what_is_not_there_has_no_gradient(name: str) -> None:
     if name == "normalize":
         x = torch.tensor([[1.0, 0.0, 2.0], [INF, 0, 1]], dtype=torch.float64)
     x.requires_grad_()
-    y = ALL[name](x)
+    y = luce.normalize(x) if name == "normalize" else ALL[name](x)
     finite = torch.where(torch.isfinite(y), y, 0)
     (slope,) = torch.autograd.grad((finite * finite + finite).sum(), x)
     assert torch.isfinite(slope).all()
@@ -464,6 +467,8 @@ def test_gradients_of_halves(name: str, dtype: str) -> None:
 
 # torch.compile and torch.func.
 
+QUIET = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own doing
+
 
 def value_and_slope(function: Call, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     y = function(x)
@@ -492,6 +497,7 @@ COMPILED: dict[str, Call] = {
 }  # fmt: skip
 
 
+@QUIET
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_is_the_same(name: str) -> None:
     expected = value_and_slope(COMPILED[name], followed())
@@ -499,6 +505,7 @@ def test_compiled_is_the_same(name: str) -> None:
         torch.testing.assert_close(got, wanted)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own doing
 def test_compiled_by_inductor() -> None:
     """One function of many maps: compiling for the machine takes its time."""
 
@@ -511,6 +518,7 @@ def test_compiled_by_inductor() -> None:
         torch.testing.assert_close(got, wanted)
 
 
+@QUIET
 def test_compiled_with_another_number_of_rows_and_temperature() -> None:
     function = compiled(lambda x, t: luce.softmax(x, temperature=t))
     for rows, temperature in ((3, 1.0), (4, 2.0), (7, 0.3)):
@@ -567,6 +575,7 @@ def test_gradients_per_example() -> None:
         torch.testing.assert_close(each, plainly)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_forward_mode_says_plainly_that_it_is_not_offered() -> None:
     x = followed().detach()
     with pytest.raises(NotImplementedError, match="must implement the jvp function"):
@@ -617,12 +626,11 @@ def test_links_take_tensors(name: str, dtype: str) -> None:
     array, tensor = numbers((3, 5), dtype)
     link = LINKS[name]()
     warmer: Any = dataclasses.replace(link, temperature=2.0)  # type: ignore[type-var]
-    distributions = torch.softmax(SPREAD, 1)
     for member in (link, warmer):
         assert_same(member.probabilities(tensor), member.probabilities(array), dtype)
         with np.errstate(divide="ignore"):
             assert_same(member.log_probabilities(tensor), member.log_probabilities(array), dtype)
-        for target in (TARGET, distributions, TARGET.to(torch.int16), distributions.half()):
+        for target in (TARGET, SPREAD, TARGET.to(torch.int16), SPREAD.half()):
             loss, grad = member.loss_and_grad(tensor, target)
             loss_2, grad_2 = member.loss_and_grad(array, target.numpy())
             assert_same(loss, loss_2, dtype)
@@ -723,11 +731,10 @@ def message(call: Call, new: Call) -> tuple[type[Exception], str]:
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_calls_say_the_same_as_for_numpy(name: str) -> None:
-    def double(values: Any) -> torch.Tensor:
-        tensor = torch.tensor(values)
-        return tensor.double() if tensor.is_floating_point() else tensor
+    def new(values: Any) -> torch.Tensor:
+        return torch.from_numpy(np.array(values))
 
-    assert message(MALFORMED[name], double) == message(MALFORMED[name], np.array)
+    assert message(MALFORMED[name], new) == message(MALFORMED[name], np.array)
 
 
 # Where others are right, we agree; where they are not, it is pinned here.
@@ -824,7 +831,7 @@ PEERS: dict[str, tuple[Call, Any, Call, Any]] = {
         lambda: torch.func.grad(lambda x: torch.logsumexp(x, 0))(tensor(NONE)), NAN,
         lambda: torch.func.grad(luce.logsumexp)(tensor(NONE)), 0),
     "slope of logsumexp of one +inf, torch": (
-        lambda: torch.func.grad(lambda x: torch.logsumexp(x, 0))(tensor(ONE)), NAN,
+        lambda: torch.func.grad(lambda x: torch.logsumexp(x, 0))(tensor(ONE)), [0, NAN, 0],
         lambda: torch.func.grad(luce.logsumexp)(tensor(ONE)), 0),
     "no classes, SciPy": (
         lambda: scipy.special.softmax(np.zeros((3, 0)), axis=1), "ValueError: zero-size array",
@@ -882,7 +889,7 @@ PEERS: dict[str, tuple[Call, Any, Call, Any]] = {
         lambda: entmax.sparsemax(row([1.0, NAN])), "RuntimeError: index -1", lambda: luce.sparsemax(row([1.0, NAN])), NAN),
     "no classes, entmax": (
         lambda: entmax.sparsemax(torch.zeros(3, 0)), "IndexError",
-        lambda: luce.sparsemax(torch.zeros(3, 0)).size, lambda size: size() == 0),
+        lambda: luce.sparsemax(torch.zeros(3, 0)).numel(), 0),  # type: ignore[attr-defined]
     "integers, entmax_bisect": (
         lambda: entmax.entmax_bisect(torch.tensor([0, 0, 9])), 1 / 3, lambda: luce.entmax(torch.tensor([0, 0, 9])), [0, 0, 1]),
     "alpha 1, entmax_bisect": (
@@ -910,9 +917,7 @@ def test_where_others_part_from_the_definitions(name: str) -> None:
     theirs, expected_theirs, ours, expected_ours = PEERS[name]
     for call, expected in ((theirs, expected_theirs), (ours, expected_ours)):
         got = outcome(call)
-        if callable(expected):
-            assert expected(got)
-        elif isinstance(expected, str) or isinstance(got, str):
+        if isinstance(expected, str) or isinstance(got, str):
             assert str(got).startswith(str(expected))
         else:
             values = plain(got)
@@ -930,7 +935,7 @@ def test_halves_of_entmax_do_not_sum_to_one() -> None:
 
 
 def test_second_derivatives_of_entmax15_are_wrong_in_entmax() -> None:
-    with pytest.raises(torch.autograd.gradcheck.GradcheckError):
+    with pytest.raises(GradcheckError):
         torch.autograd.gradgradcheck(lambda x: entmax.entmax15(x, dim=1), followed())
     assert torch.autograd.gradgradcheck(luce.entmax15, followed())
 

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from luce import formulas
-from luce.arrays import checked_axis, checked_mask
+from luce.arrays import checked_axis, checked_mask, library
 from luce.formulas import by_formula, cast, choose, widened
 from luce.maps import Map
 
@@ -69,7 +69,7 @@ def row_alphas(xp: Any, alpha: Any, x: Array, axis: int) -> Array:
     Raises:
         ValueError: they do not broadcast, or one is below 1.
     """
-    a = floating(xp, "entmax", xp.asarray(alpha, device=x.device))
+    a = floating(xp, "entmax", own(xp, alpha, x))
     place = checked_axis("entmax", axis, x.ndim)
     rows = tuple(1 if i == place else n for i, n in enumerate(x.shape))
     if not broadcasts(a.shape, rows):
@@ -80,11 +80,11 @@ def row_alphas(xp: Any, alpha: Any, x: Array, axis: int) -> Array:
 
 
 def _checked_weights(xp: Any, weights: Any, z: Array, shape: tuple[int, ...]) -> Array:
-    w = xp.asarray(weights, dtype=z.dtype, device=z.device)
+    w = cast(xp, own(xp, weights, z), z.dtype)
     if not broadcasts(w.shape, shape):
         raise ValueError(f"logsumexp: weights of shape {tuple(w.shape)} do not broadcast to {tuple(shape)}")
-    if visible(xp, w) and not bool(xp.all(w >= 0)):
-        raise ValueError("logsumexp: weights must not be negative or NaN")
+    if visible(xp, w) and not bool(xp.all((w >= 0) & (w < inf))):
+        raise ValueError("logsumexp: weights must be finite and not negative")
     return w
 
 
@@ -113,11 +113,17 @@ def floating(xp: Any, name: str, x: Array, dtype: Any = None) -> Array:
     elif kind not in _FLOATING:
         hint = "; convert the booleans to numbers first" if kind == "bool" else ""
         raise TypeError(f"{name}: needs real numbers, got dtype {kind}{hint}")
-    if dtype is None:
+    if dtype is None or dtype == x.dtype:
         return x
     if not isinstance(dtype, type(x.dtype)) or str(dtype).rpartition(".")[2] not in _FLOATING:
         raise TypeError(f"{name}: dtype must be float16, bfloat16, float32 or float64 of {xp.__name__}, got {dtype}")
+    x = widened(xp, x)
     return cast(xp, x, dtype) if xp.finfo(dtype).bits > xp.finfo(x.dtype).bits else x
+
+
+def own(xp: Any, a: Any, like: Array) -> Array:
+    """`a` as an array of the library `xp`, where `like` is."""
+    return a if library(a) is xp else xp.asarray(a, device=like.device)
 
 
 def masked(xp: Any, name: str, z: Array, where: Array | None) -> Array:
@@ -126,7 +132,7 @@ def masked(xp: Any, name: str, z: Array, where: Array | None) -> Array:
         return z
     if not hasattr(where, "shape"):
         where = checked_mask(name, where, tuple(z.shape))
-    mask = xp.asarray(where, device=z.device)
+    mask = own(xp, where, z)
     if "bool" not in str(mask.dtype):
         raise TypeError(f"{name}: where must be booleans, got dtype {str(mask.dtype).rpartition('.')[2]}")
     if not broadcasts(mask.shape, z.shape):

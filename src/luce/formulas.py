@@ -31,7 +31,7 @@ def choose(xp: Any, condition: Array, yes: Array | float, no: Array) -> Array:
 
 def weights(xp: Any, z: Array, axis: int, weight: Callable[[Array], Array], *, shifts: bool) -> tuple[Array, Array]:
     """What each entry counts, and their sum, 1 where that is 0."""
-    top = largest(xp, z, axis)
+    top = constant(xp, largest(xp, z, axis))
     absent, limit = z == -inf, xp.abs(top) == inf
     safe = choose(xp, absent | limit, 0.0, z - choose(xp, limit, 0.0, top) if shifts else z)
     w = choose(xp, absent, 0.0, weight(safe))
@@ -83,6 +83,11 @@ def alive(xp: Any, m: Any, y: Array, z: Array, g: Array, axis: int, product: Cal
     return choose(xp, dead, 0.0, product(y, z, g))
 
 
+def constant(xp: Any, x: Array) -> Array:
+    """`x` for which no derivative is taken: what is added and taken off again."""
+    return x.detach() if xp.__name__ == "torch" else x
+
+
 def softmax(xp: Any, z: Array, axis: int, shape: float = 0) -> Array:
     """exp(z) over its sum."""
     return shares(xp, z, axis, xp.exp, shifts=True)
@@ -91,7 +96,7 @@ def softmax(xp: Any, z: Array, axis: int, shape: float = 0) -> Array:
 def log_softmax(xp: Any, z: Array, axis: int, shape: float = 0) -> Array:
     """Z less the logarithm of the sum of exp(z)."""
     _, s = weights(xp, z, axis, xp.exp, shifts=True)
-    top = largest(xp, z, axis)
+    top = constant(xp, largest(xp, z, axis))
     limit = xp.abs(top) == inf
     inside = z - choose(xp, limit, 0.0, top) - xp.log(s)
     return xp.where(limit, choose(xp, z == inf, 0.0, xp.full_like(z, -inf)) - xp.log(s), inside)
@@ -99,7 +104,7 @@ def log_softmax(xp: Any, z: Array, axis: int, shape: float = 0) -> Array:
 
 def logsumexp(xp: Any, z: Array, axis: int) -> Array:
     """Log of the sum of exp(z), kept as length 1."""
-    top = largest(xp, z, axis)
+    top = constant(xp, largest(xp, z, axis))
     limit = xp.abs(top) == inf
     _, s = weights(xp, z, axis, xp.exp, shifts=True)
     return xp.where(limit, top, choose(xp, limit, 0.0, top) + xp.log(s))

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from luce import _native
 from luce.arrays import as_rows, enter, library, positive
 from luce.threads import default_threads
 
 ARGMAX = "; for the limit 0 use argmax"
+SMALL = 1 << 14  # numbers up to which `_native.small` may be asked
 SERIAL = 1 << 16  # numbers below which the kernels stay on the caller's thread anyway
 
 MAPS: dict[str, Map] = {}
@@ -34,6 +36,8 @@ class Map:
         vjp: `(xp, y, z, g, axis, shape)`: g times the Jacobian in z, from the result y. Entries of z that are not
             there are 0, and so are their g and y.
         elementwise: every entry is for itself; there is no axis.
+        member: the place of the member in `_native.small`, which serves small arrays without further ado, if it has one.
+        log: whether it is the logarithm.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Map:
     formula: Callable[..., Any]
     vjp: Callable[..., Any]
     elementwise: bool = False
+    member: int | None = None
+    log: bool = False
 
     def __post_init__(self) -> None:
         MAPS[self.name] = self
@@ -85,6 +91,11 @@ def apply(
     Raises:
         TypeError, ValueError: the message names the argument.
     """
+    if axis == -1 and where is None and dtype is None and m.member is not None and type(temperature) is float:
+        if not options and type(shape) is not np.ndarray and type(x) is np.ndarray and x.size <= SMALL:
+            small: NDArray[Any] | None = _native.small(m.member, m.log, x, out, temperature, shape)
+            if small is not None:
+                return small
     if type(temperature) is not float or temperature != 1.0:
         temperature = positive(name or m.name, "temperature", temperature, ARGMAX)
     if (

@@ -97,8 +97,9 @@ def _differentiable(
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
-        def forward(*inputs: Any) -> Any:
-            return operator(*inputs)
+        def forward(x: Any, which: Any, axis: int, temperature: float, shape: float | None = None) -> Any:
+            # each by its name: torch.compile takes the first of *arguments for a context
+            return operator(x, which, axis, temperature, *(() if shape is None else (shape,)))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

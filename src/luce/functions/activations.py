@@ -60,7 +60,7 @@ def _each(
         from luce import foreign
         from luce.formulas import choose
 
-        z = foreign.floating(xp, name, x)
+        z = foreign.floating(xp, name, x, dtype)
         if where is not None:
             z = choose(xp, foreign.masked(xp, name, xp.zeros_like(z), where) < 0, 0.0, z)
         y = xp.tanh(z) if name == "tanh" else choose(xp, z <= 0, 0.0, z)

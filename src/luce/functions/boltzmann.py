@@ -7,13 +7,15 @@ gradient p_k (1 + (z_k - mean) / T) can be negative: `mellowmax` is the operator
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce import _native, formulas
-from luce.arrays import enter, library, plain, positive
+from luce.arrays import checked_axis, enter, library, plain, positive
+from luce.formulas import cast, choose, total, widened
 from luce.functions.gumbel import Random, with_noise
 from luce.maps import ARGMAX, Map, apply
 
@@ -66,7 +68,7 @@ def boltzmann_sample(
     positive("boltzmann_sample", "temperature", temperature, ARGMAX)
     if library(x) is not None:
         other: Any = x
-        x = np.asarray(other.detach().cpu() if hasattr(other, "detach") else np.from_dlpack(other))
+        x = np.asarray(other.detach().cpu().double() if hasattr(other, "detach") else np.from_dlpack(other))
     gate = enter("boltzmann_sample", x, axis, where=where)
     top = gate.rows.max(axis=1, initial=-np.inf)
     if not (top > -np.inf).all():
@@ -121,12 +123,19 @@ def _mean_of_others(
     xp: Any, x: Any, axis: int, temperature: float, where: Any, keepdims: bool, dtype: Any
 ) -> NDArray[Any]:
     from luce import foreign
-    from luce.formulas import choose, total
 
-    p = boltzmann(x, axis, temperature=temperature, where=where)
-    z = foreign.floating(xp, "boltzmann_mean", x)
-    mean = total(xp, p * choose(xp, p == 0, 0.0, z), axis)
-    mean = choose(xp, total(xp, p, axis) == 0, float("nan"), mean)
-    y = mean if keepdims else xp.squeeze(mean, axis)
-    of_others: NDArray[Any] = foreign.finished(xp, "boltzmann_mean", y, None, dtype)
+    name = "boltzmann_mean"
+    place = checked_axis(name, axis, x.ndim)
+    given = foreign.floating(xp, name, x, dtype)
+    z = widened(xp, foreign.masked(xp, name, given, where))
+    kept = tuple(1 if i == place else n for i, n in enumerate(z.shape))
+    if 0 in z.shape:
+        mean = xp.full(kept, nan, dtype=z.dtype)
+    else:
+        z = xp.reshape(z, z.shape or (1,))
+        p: Any = boltzmann(z, place, temperature=temperature)
+        mean = total(xp, p * choose(xp, p == 0, 0.0, z), place)
+        mean = choose(xp, total(xp, p, place) == 0, nan, mean)
+    y = cast(xp, xp.reshape(mean, kept if keepdims else kept[:place] + kept[place + 1 :]), given.dtype)
+    of_others: NDArray[Any] = foreign.finished(xp, name, y, None, dtype)
     return of_others

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from luce.arrays import checked_axis, enter, library, positive
+from luce.formulas import cast, choose, widened
 from luce.formulas import softmax_vjp as product
 from luce.links.softmax import softmax
 from luce.maps import ARGMAX
@@ -82,10 +83,7 @@ def softmax_vjp(
     """
     positive("softmax_vjp", "temperature", temperature, ARGMAX)
     if (xp := library(probabilities)) is not None:
-        from luce import foreign
-
-        y = product(xp, probabilities, None, vector, axis) / temperature
-        of_others: NDArray[Any] = foreign.finished(xp, "softmax_vjp", y, out, None)
+        of_others: NDArray[Any] = _vjp_of_others(xp, probabilities, vector, axis, temperature, out)
         return of_others
     gate = enter("softmax_vjp", probabilities, axis, out=out)
     other = enter("softmax_vjp: vector", vector, axis)
@@ -95,3 +93,20 @@ def softmax_vjp(
     v = np.where(p == 0, 0, other.rows.astype(p.dtype, copy=False))  # what cannot happen does not count
     with np.errstate(over="ignore", invalid="ignore"):
         return gate.restore((product(np, p, None, v, -1) / temperature).astype(p.dtype, copy=False), out)
+
+
+def _vjp_of_others(xp: Any, probabilities: Any, vector: Any, axis: int, temperature: float, out: Any) -> Any:
+    from luce import foreign
+
+    name = "softmax_vjp"
+    place = checked_axis(name, axis, probabilities.ndim)
+    given = foreign.floating(xp, name, probabilities)
+    other = foreign.floating(xp, f"{name}: vector", foreign.own(xp, vector, given))
+    if given.shape != other.shape:
+        raise ValueError(
+            f"{name}: vector must have the shape of probabilities, {tuple(given.shape)}, got {tuple(other.shape)}"
+        )
+    p = widened(xp, xp.reshape(given, given.shape or (1,)))
+    v = choose(xp, p == 0, 0.0, xp.reshape(cast(xp, other, p.dtype), p.shape))  # what cannot happen does not count
+    y = product(xp, p, None, v, place) / temperature
+    return foreign.finished(xp, name, cast(xp, xp.reshape(y, given.shape), given.dtype), out, None)

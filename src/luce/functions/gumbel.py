@@ -78,10 +78,11 @@ def with_noise(name: str, rows: NDArray[Any], rng: Random, temperature: float = 
 
 
 def _noise(name: str, shape: tuple[int, ...], rng: Random) -> NDArray[np.float64]:
-    try:
-        generator = np.random.default_rng(rng)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: rng must be a seed or a numpy.random.Generator, got {rng!r}") from None
+    if not (rng is None or isinstance(rng, int | np.integer | np.random.Generator)):
+        raise TypeError(f"{name}: rng must be a seed or a numpy.random.Generator, got {type(rng).__name__}")
+    if isinstance(rng, int | np.integer) and rng < 0:
+        raise ValueError(f"{name}: rng must be a seed of at least 0 or a numpy.random.Generator, got {rng}")
+    generator = np.random.default_rng(rng)
     noise: NDArray[np.float64] = -np.log(np.maximum(generator.standard_exponential(shape), np.finfo(np.float64).tiny))
     return noise
 
@@ -110,7 +111,7 @@ def _of_others(
 
     name = "gumbel_softmax"
     place = checked_axis(name, axis, x.ndim)
-    given = foreign.floating(xp, name, x)
+    given = foreign.floating(xp, name, x, dtype)
     z = widened(xp, foreign.masked(xp, name, given, where))
     if 0 in z.shape:
         return foreign.finished(xp, name, given, out, dtype)

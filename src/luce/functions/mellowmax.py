@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce.arrays import checked_axis, enter, library, positive
-from luce.formulas import cast, choose, largest, logsumexp, total, widened
+from luce.formulas import cast, choose, constant, largest, logsumexp, total, widened
 
 
 def mellowmax(
@@ -65,14 +65,14 @@ def _along(xp: Any, z: Any, axis: int, omega: float) -> Any:
     there = z != -inf
     ones = choose(xp, there, 1.0, xp.zeros_like(z))
     count = total(xp, ones, axis)
-    top = largest(xp, z, axis)
-    top = choose(xp, xp.abs(top) == inf, 0.0, top)
-    half = omega * choose(xp, ~there, 0.0, z / 2 - top / 2)  # so that no difference of two overflows
+    top = constant(xp, largest(xp, z, axis))  # a common shift comes back as it is
+    limit = xp.abs(top) == inf
+    half = omega * choose(xp, ~there | limit, 0.0, z / 2 - choose(xp, limit, 0.0, top) / 2)  # so that no difference of two overflows
     t = half + half
     some = choose(xp, count == 0, 1.0, count)
     near = xp.log1p(total(xp, xp.expm1(t), axis) / some)
     far = logsumexp(xp, choose(xp, ~there, -inf, t), axis) - xp.log(some)
-    value = top + xp.where(largest(xp, -t, axis) < 1, near, far) / omega
+    value = top + choose(xp, limit, 0.0, xp.where(largest(xp, -t, axis) < 1, near, far) / omega)
     return choose(xp, count == 0, nan, value)
 
 
@@ -81,7 +81,7 @@ def _of_others(xp: Any, x: Any, axis: int, omega: float, where: Any, keepdims: b
 
     name = "mellowmax"
     place = checked_axis(name, axis, x.ndim)
-    given = foreign.floating(xp, name, x)
+    given = foreign.floating(xp, name, x, dtype)
     z = widened(xp, foreign.masked(xp, name, given, where))
     kept = tuple(1 if i == place else n for i, n in enumerate(z.shape))
     y = xp.full(kept, nan, dtype=z.dtype) if 0 in z.shape else _along(xp, xp.reshape(z, z.shape or (1,)), place, omega)

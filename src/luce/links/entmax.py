@@ -23,7 +23,7 @@ from luce.links.fused import loss_rows
 from luce.maps import ARGMAX, SERIAL, Map, apply, inverse_temperature
 from luce.threads import default_threads
 
-ENTMAX = Map("entmax", _native.entmax, formulas.entmax, formulas.entmax_vjp)
+ENTMAX = Map("entmax", _native.entmax, formulas.entmax, formulas.entmax_vjp, member=3)
 
 
 def sparsemax(
@@ -100,7 +100,7 @@ def entmax(
     >>> entmax([-2.0, 0.0, 0.5], alpha=1.25).round(4)
     array([0.0053, 0.3521, 0.6426])
     """
-    if isinstance(alpha, int | float) or not (np.ndim(alpha) or hasattr(alpha, "requires_grad")):
+    if isinstance(alpha, int | float) or not (hasattr(alpha, "requires_grad") or np.ndim(alpha)):
         shape = checked_alpha("entmax", float(alpha))
         return apply(ENTMAX, x, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
     if (xp := library(x)) is not None:

@@ -67,7 +67,7 @@ def _of_others(xp: Any, name: str, x: Any, axis: int, target: Any, offset: float
 
     given = foreign.floating(xp, name, x, dtype)
     place = checked_axis(name, axis, x.ndim)
-    ids = xp.asarray(target, device=x.device)
+    ids = foreign.own(xp, target, x)
     expected = tuple(x.shape[:place] + x.shape[place + 1 :])
     kind = str(ids.dtype).rpartition(".")[2]
     if not kind.startswith(("int", "uint")) or tuple(ids.shape) != expected:

@@ -20,8 +20,8 @@ from luce.links.fused import loss_rows
 from luce.maps import ARGMAX, SERIAL, Map, apply
 from luce.threads import default_threads
 
-SOFTMAX = Map("softmax", _native.softmax, formulas.softmax, formulas.softmax_vjp)
-LOG_SOFTMAX = Map("log_softmax", _native.log_softmax, formulas.log_softmax, formulas.log_softmax_vjp)
+SOFTMAX = Map("softmax", _native.softmax, formulas.softmax, formulas.softmax_vjp, member=0)
+LOG_SOFTMAX = Map("log_softmax", _native.log_softmax, formulas.log_softmax, formulas.log_softmax_vjp, member=0, log=True)
 
 
 def softmax(

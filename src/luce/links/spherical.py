@@ -23,12 +23,15 @@ SPHERICAL = Map(
     _native.spherical,
     formulas.spherical,
     formulas.ratio_vjp(formulas.spherical_ratio, log=False),
+    member=2,
 )
 LOG_SPHERICAL = Map(
     "log_spherical_softmax",
     _native.log_spherical,
     formulas.log_spherical,
     formulas.ratio_vjp(formulas.spherical_ratio, log=True),
+    member=2,
+    log=True,
 )
 
 

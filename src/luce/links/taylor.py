@@ -22,12 +22,14 @@ from luce.maps import ARGMAX, Map, apply
 
 HIGHEST = 10  # cancellation near the minimum grows with the degree
 
-TAYLOR = Map("taylor_softmax", _native.taylor, formulas.taylor, formulas.ratio_vjp(formulas.taylor_ratio, log=False))
+TAYLOR = Map("taylor_softmax", _native.taylor, formulas.taylor, formulas.ratio_vjp(formulas.taylor_ratio, log=False), member=1)
 LOG_TAYLOR = Map(
     "log_taylor_softmax",
     _native.log_taylor,
     formulas.log_taylor,
     formulas.ratio_vjp(formulas.taylor_ratio, log=True),
+    member=1,
+    log=True,
 )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from luce.arrays import library
 from luce.formulas import softmax_vjp
 from luce.links.softmax import softmax
-from luce.losses.focal import as_distributions, logits_and_distributions
+from luce.losses.focal import logits_and_distributions, tensors_and_distributions
 
 
 def brier(logits: ArrayLike, target: ArrayLike) -> NDArray[Any]:
@@ -34,10 +34,7 @@ def brier(logits: ArrayLike, target: ArrayLike) -> NDArray[Any]:
     array([0.1801])
     """
     if library(logits) is not None:
-        if getattr(logits, "ndim", 0) != 2:
-            raise ValueError(f"brier: logits must have shape (rows, classes), got {np.shape(logits)}")
-        of_tensor: NDArray[Any] = ((softmax(logits) - as_distributions("brier", target, logits)) ** 2).sum(1)
-        return of_tensor
+        return _of_tensor(logits, target)
     return brier_and_grad(logits, target)[0]
 
 
@@ -52,3 +49,9 @@ def brier_and_grad(logits: ArrayLike, target: ArrayLike) -> tuple[NDArray[Any], 
     grad = np.where(limit[:, None], np.where(np.isnan(p), np.nan, 0), grad)
     with np.errstate(over="ignore"):
         return loss.astype(gate.dtype), gate.restore(grad.astype(gate.rows.dtype), None)
+
+
+def _of_tensor(logits: Any, target: Any) -> Any:
+    z, q = tensors_and_distributions("brier", logits, target)
+    loss = ((softmax(z) - q) ** 2).sum(1)
+    return loss.to(logits.dtype if logits.is_floating_point() else z.dtype)

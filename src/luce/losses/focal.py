@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from luce.arrays import Gate, enter, library, not_negative
+from luce.formulas import widened
 from luce.links import log_softmax
 from luce.links.fused import checked_target, one_hot
 
@@ -60,16 +61,14 @@ def focal_and_grad(logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0) 
 
 
 def _of_tensor(logits: Any, target: Any, gamma: float) -> Any:
+    z, q = tensors_and_distributions("focal", logits, target)
     import torch
 
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise ValueError("focal: logits must be a NumPy array or torch tensor of shape (rows, classes)")
-    log_p: Any = log_softmax(logits)
-    q = as_distributions("focal", target, logits)
+    log_p: Any = log_softmax(z)
     rest: Any = -torch.expm1(log_p)
     safe = torch.where(q == 0, 0.0, log_p)
     weight = torch.where(rest > 0, torch.where(rest > 0, rest, 1.0) ** gamma, 0.0) if gamma else 1.0
-    return -(q * weight * safe).sum(1)
+    return (-(q * weight * safe).sum(1)).to(logits.dtype if logits.is_floating_point() else z.dtype)
 
 
 def logits_and_distributions(name: str, logits: ArrayLike, target: ArrayLike) -> tuple[Gate, NDArray[Any]]:
@@ -86,18 +85,25 @@ def logits_and_distributions(name: str, logits: ArrayLike, target: ArrayLike) ->
     return gate, np.asarray(distributions) if classes is None else one_hot(classes, k, gate.rows.dtype)
 
 
-def as_distributions(name: str, target: Any, logits: Any) -> Any:
-    """Class ids or distributions as a tensor (N, K) like the logits.
+def tensors_and_distributions(name: str, logits: Any, target: Any) -> tuple[Any, Any]:
+    """The same for a tensor, halves in float32.
 
     Raises:
         TypeError, ValueError: they do not fit.
     """
+    if library(logits).__name__ != "torch":
+        raise TypeError(f"{name}: takes NumPy arrays and torch tensors")
     import torch
 
-    y = torch.as_tensor(target, device=logits.device)
-    if not torch.compiler.is_compiling():
+    from luce import foreign
+
+    z = widened(torch, foreign.floating(torch, name, logits))
+    if z.ndim != 2:
+        raise ValueError(f"{name}: logits must have shape (rows, classes), got {tuple(z.shape)}")
+    y = torch.as_tensor(target, device=z.device)
+    n, k = z.shape
+    if foreign.visible(torch, y):
         values = (y.double() if y.is_floating_point() else y).detach().cpu().numpy()
-        n, k = logits.shape
         checked_target(name, values, n, k, np.dtype(np.float64))
-    q = y if y.is_floating_point() else torch.nn.functional.one_hot(y.long(), logits.shape[1])
-    return q.to(logits.dtype)
+    q = y if y.is_floating_point() else y[:, None] == torch.arange(k, device=z.device)
+    return z, q.to(z.dtype)

@@ -117,26 +117,26 @@ def _of_arrays(
 
 
 def _of_tensors(
-    _: str, x: Any, matrix: Any, target: Any, bias: Any, piece: int, reduction: str, options: _Options
+    name: str, x: Any, matrix: Any, target: Any, bias: Any, piece: int, reduction: str, options: _Options
 ) -> Any:
     import torch
     from torch.utils.checkpoint import checkpoint
 
+    from luce import foreign
+    from luce.formulas import widened
     from luce.losses import tensors
 
     y = torch.as_tensor(target, device=x.device)
+    given = foreign.floating(torch, f"{name}: input", x)
+    x, matrix = widened(torch, given), matrix.to(widened(torch, given).dtype)
+    bias = None if bias is None else bias.to(x.dtype)
 
     def part(x: Any, y: Any, first: int) -> tuple[Any, Any]:
-        return tensors.weighted_rows(torch.nn.functional.linear(x, matrix, bias), y, *options, first_row=first)
+        logits = torch.nn.functional.linear(x, matrix, bias)
+        return tensors.weighted_rows(logits, y, *options, first_row=first, name=name)
 
-    parts = [
-        checkpoint(part, x[first : first + piece], y[first : first + piece], first, use_reentrant=False)
-        for first in range(0, len(x), piece)
-    ]
-    if not parts:
-        return x.new_zeros(0) if reduction == "none" else x.sum() * 0
+    starts = range(0, max(len(x), 1), piece)  # no rows are one piece, too
+    parts = [checkpoint(part, x[i : i + piece], y[i : i + piece], i, use_reentrant=False) for i in starts]
     losses = torch.cat([losses for losses, _ in parts])
-    if reduction == "none":
-        return losses
     divisor = torch.stack([share for _, share in parts]).sum()
-    return losses.sum() if reduction == "sum" else losses.sum() / divisor.clamp(min=1e-38)
+    return tensors.reduced(losses, divisor, reduction, given.dtype)

@@ -7,7 +7,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*) $(shell find src -type d ! -name __pycache__ -newer .venv/.core 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint format bench docs clean
+CXX ?= g++
+.PHONY: help setup setup-dev demo test sanitize lint format bench docs clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +32,16 @@ demo: setup  ## Train on scikit-learn's digits, predict one picture, write a rep
 
 test: setup-dev  ## Run the tests
 	$(BIN)/python -m pytest
+
+# A build of its own, which sees the development tools of .venv but not its editable install.
+SANITIZED := build/sanitize
+sanitize: setup-dev  ## Run the tests of the kernels and the gate under AddressSanitizer and UBSan
+	test -x $(SANITIZED)/bin/python || $(BIN)/python -m venv $(SANITIZED)
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$($(SANITIZED)/bin/python -c "import site; print(site.getsitepackages()[0])")/dev.pth
+	$(SANITIZED)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --upgrade --force-reinstall . -C cmake.define.LUCE_SANITIZE=ON -C build-dir=$(SANITIZED)/build
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	UBSAN_OPTIONS=print_stacktrace=1 $(SANITIZED)/bin/python -m pytest \
+	tests/test_native.py tests/test_arrays.py tests/test_laws.py tests/test_cross_entropy.py tests/test_family_vectors.py tests/test_gate_fuzz.py
 
 lint: setup-dev  ## Check style, types and documents
 	$(BIN)/ruff format --check .

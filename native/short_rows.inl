@@ -5,6 +5,8 @@
 // the sum before it costs a rounding, but then the sum doubles), so their error does not grow with k.
 #pragma once
 
+#include <utility>
+
 #include "rows.inl"
 
 namespace {
@@ -36,11 +38,24 @@ inline void transpose(Vec<T>* v) {
   transpose_step<T, static_cast<int>(kWidth<T> / 2)>(v);
 }
 
+// One column of a block, number by number: cheaper than turning a whole vector of columns for one or two of
+// them.
+template <class T, size_t... kRow>
+inline Vec<T> pick_column(const T* const* row, size_t j, std::index_sequence<kRow...>) {
+  return Vec<T>{row[kRow][j]...};
+}
+template <class T, size_t... kRow>
+inline void put_column(T* rows, size_t k, size_t j, Vec<T> v, std::index_sequence<kRow...>) {
+  ((rows[kRow * k + j] = v[kRow]), ...);
+}
+
 // Blocks of rows on their side. A row of fewer numbers than a vector has is read up to its end and no
 // further.
 template <class T>
 struct Block {
   static constexpr size_t kRows = kWidth<T>;
+  static constexpr size_t kFew = kRows / 4;  // columns that are better taken one by one
+  using Places = std::make_index_sequence<kRows>;
 
   alignas(kVectorBytes) T x[kShortRow * kRows];  // as read, column by column
   alignas(kVectorBytes) T e[kShortRow * kRows];  // weights or slopes, later the result
@@ -69,6 +84,14 @@ struct Block {
       return;
     }
     for (size_t j = 0; j < k; j += kRows) {
+      if (k - j <= kFew) {
+        for (size_t c = j; c < k; ++c) {
+          const Vec<T> column = pick_column(row, c, Places());
+          store(x + c * kRows, column);
+          largest = max<T>(column, largest);
+        }
+        break;
+      }
       const size_t from = j + kRows <= k ? j : k - kRows;
       for (size_t r = 0; r < kRows; ++r) v[r] = load(row[r] + from);
       transpose<T>(v);
@@ -90,6 +113,10 @@ struct Block {
       return;
     }
     for (size_t j = 0; j < k; j += kRows) {
+      if (k - j <= kFew && count == kRows) {
+        for (size_t c = j; c < k; ++c) put_column(rows, k, c, load(e + c * kRows) * factor, Places());
+        break;
+      }
       const size_t to = j + kRows <= k ? j : k - kRows;
       for (size_t c = 0; c < kRows; ++c) v[c] = load(e + (to + c) * kRows) * factor;
       transpose<T>(v);

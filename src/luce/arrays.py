@@ -209,7 +209,7 @@ def shape_of(name: str, x: Any) -> tuple[int, ...]:
     Raises:
         TypeError, ValueError: it is none of real numbers.
     """
-    return tuple(x.shape) if hasattr(x, "shape") else as_array(name, x).shape
+    return tuple(x.shape) if library(x) is not None else as_array(name, x).shape
 
 
 def checked_axis(name: str, axis: int, ndim: int) -> int:

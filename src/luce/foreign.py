@@ -26,18 +26,18 @@ def apply(
     out: Array | None,
     dtype: Any,
 ) -> Array:
-    """Apply a map to an array of the library `xp`; `name` is the function's, the rest as in `luce.maps.apply`;
-    `shape` may be a tensor."""
+    """Apply a map to an array of the library `xp`.
+
+    `name` is the function's, the rest as in `luce.maps.apply`; `shape` may be a tensor.
+    """
     place = checked_axis(name, axis, x.ndim) - max(x.ndim, 1)  # counted from the end, as vmap needs it
     z = masked(xp, name, floating(xp, name, x, dtype), where)
     z = z if x.ndim else xp.reshape(z, (1,))
     if xp.__name__ == "torch":
         from luce import operators
 
-        if isinstance(shape, xp.Tensor):
-            y = operators.apply_entmax(z, shape, place, float(temperature))
-        else:
-            y = operators.apply_map(z, m.name, place, float(temperature), float(shape))
+        run = operators.apply_entmax if isinstance(shape, xp.Tensor) else operators.apply_map
+        y = run(z, shape if isinstance(shape, xp.Tensor) else float(shape), m.name, place, float(temperature))
     else:
         y = by_formula(xp, m, z / temperature if temperature != 1 else z, place, shape)
     y = xp.reshape(y, x.shape)
@@ -113,11 +113,11 @@ def floating(xp: Any, name: str, x: Array, dtype: Any = None) -> Array:
     elif kind not in _FLOATING:
         hint = "; convert the booleans to numbers first" if kind == "bool" else ""
         raise TypeError(f"{name}: needs real numbers, got dtype {kind}{hint}")
-    if dtype is None or dtype == x.dtype:
+    if dtype is None:
         return x
     if not isinstance(dtype, type(x.dtype)) or str(dtype).rpartition(".")[2] not in _FLOATING:
         raise TypeError(f"{name}: dtype must be float16, bfloat16, float32 or float64 of {xp.__name__}, got {dtype}")
-    x = widened(xp, x)
+    x = x if dtype == x.dtype else widened(xp, x)
     return cast(xp, x, dtype) if xp.finfo(dtype).bits > xp.finfo(x.dtype).bits else x
 
 

@@ -110,32 +110,44 @@ def logsumexp(xp: Any, z: Array, axis: int) -> Array:
     return xp.where(limit, top, choose(xp, limit, 0.0, top) + xp.log(s))
 
 
-def polynomial(xp: Any, z: Array, degree: int) -> Array:
-    """Sum of z^i / i! to a degree."""
-    s = xp.ones_like(z) / factorial(degree)
+def polynomial(xp: Any, z: Array, degree: int, unit: Array) -> Array:
+    """Sum of z^i / i! to a degree, times unit^degree, which keeps it from overflow."""
+    u = z * unit
+    s = xp.ones_like(u) / factorial(degree)
     for i in range(degree - 1, -1, -1):
-        s = s * z + 1 / factorial(i)
+        s = s * u + unit ** (degree - i) / factorial(i)
     return s
+
+
+def square(xp: Any, z: Array, eps: float, unit: Array) -> Array:
+    """z^2 + eps, times unit^2, which keeps it from overflow."""
+    u = z * unit
+    return u * u + eps * unit * unit
+
+
+def unit_of(xp: Any, sizes: Array) -> Array:
+    """What brings numbers of such sizes to at most 1, if they are larger."""
+    return constant(xp, 1 / choose(xp, sizes < 1, 1.0, sizes))
 
 
 def taylor(xp: Any, z: Array, axis: int, degree: float) -> Array:
     """The polynomial over its sum."""
-    return shares(xp, z, axis, lambda u: polynomial(xp, u, int(degree)))
+    return shares(xp, z, axis, lambda u: polynomial(xp, u, int(degree), unit_of(xp, largest(xp, xp.abs(u), axis))))
 
 
 def log_taylor(xp: Any, z: Array, axis: int, degree: float) -> Array:
     """Logarithm of `taylor`."""
-    return log_shares(xp, z, axis, lambda u: polynomial(xp, u, int(degree)))
+    return log_shares(xp, z, axis, lambda u: polynomial(xp, u, int(degree), unit_of(xp, largest(xp, xp.abs(u), axis))))
 
 
 def spherical(xp: Any, z: Array, axis: int, eps: float) -> Array:
     """z^2 + eps over its sum."""
-    return shares(xp, z, axis, lambda u: u * u + eps)
+    return shares(xp, z, axis, lambda u: square(xp, u, eps, unit_of(xp, largest(xp, xp.abs(u), axis))))
 
 
 def log_spherical(xp: Any, z: Array, axis: int, eps: float) -> Array:
     """Logarithm of `spherical`."""
-    return log_shares(xp, z, axis, lambda u: u * u + eps)
+    return log_shares(xp, z, axis, lambda u: square(xp, u, eps, unit_of(xp, largest(xp, xp.abs(u), axis))))
 
 
 def entmax(xp: Any, z: Array, axis: int, alpha: float | Array) -> Array:
@@ -206,12 +218,14 @@ def ratio_vjp(ratio: Callable[..., Array], *, log: bool) -> Callable[..., Array]
 
 def taylor_ratio(xp: Any, z: Array, degree: float) -> Array:
     """f_(n-1) / f_n."""
-    return polynomial(xp, z, int(degree) - 1) / polynomial(xp, z, int(degree))
+    unit = unit_of(xp, xp.abs(z))
+    return unit * polynomial(xp, z, int(degree) - 1, unit) / polynomial(xp, z, int(degree), unit)
 
 
 def spherical_ratio(xp: Any, z: Array, eps: float) -> Array:
     """2 z / (z^2 + eps)."""
-    return 2 * z / (z * z + eps)
+    unit = unit_of(xp, xp.abs(z))
+    return unit * (2 * z * unit) / square(xp, z, eps, unit)
 
 
 def entmax_vjp(xp: Any, y: Array, z: Array, g: Array, axis: int, alpha: float | Array) -> Array:
@@ -241,10 +255,10 @@ def softmax_slope(xp: Any, p: Array, axis: int) -> Array:
 
 
 def sigmoid_vjp(xp: Any, y: Array, z: Array, g: Array, axis: int = -1, shape: float = 0) -> Array:
-    """y (1 - y)."""
+    """J = diag(y (1 - y))."""
     return y * (1 - y) * g
 
 
 def log_sigmoid_vjp(xp: Any, y: Array, z: Array, g: Array, axis: int = -1, shape: float = 0) -> Array:
-    """1 - exp(y)."""
+    """J = diag(1 - exp(y))."""
     return (1 - xp.exp(y)) * g

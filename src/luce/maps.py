@@ -91,7 +91,7 @@ def apply(
     Raises:
         TypeError, ValueError: the message names the argument.
     """
-    if axis == -1 and where is None and dtype is None and m.member is not None and type(temperature) is float:
+    if type(axis) is int and axis == -1 and where is None and dtype is None and m.member is not None and type(temperature) is float:
         if not options and type(shape) is not np.ndarray and type(x) is np.ndarray and x.size <= SMALL:
             small: NDArray[Any] | None = _native.small(m.member, m.log, x, out, temperature, shape)
             if small is not None:

@@ -1,7 +1,8 @@
 """The operators behind the family on torch tensors.
 
-On the CPU they run the native kernels, elsewhere the formulas. First and second derivatives are in torch's own functions,
-so that `torch.compile`, `torch.func.grad` and `vmap` see through them; forward-mode derivatives are not offered.
+On the CPU they run the native kernels, elsewhere the formulas. First and second derivatives are in torch's own
+functions, so that `torch.compile`, `torch.func.grad` and `vmap` see through them; forward-mode derivatives are not
+offered.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from luce.formulas import alive, by_formula, choose, entmax_slope, entmax_vjp, pull_back, softmax_slope, widened
-from luce.links.entmax import ENTMAX, row_alphas
+from luce.links.entmax import row_alphas
 from luce.maps import MAPS
 from luce.maps import apply as apply_to_numpy
 
@@ -21,7 +22,7 @@ Tensor = Any
 NEAR_ONE = 1e-4  # alpha nearer to 1 has the slope at 1: the general formula cancels
 
 
-def _run(x: Tensor, name: str, axis: int, temperature: float, shape: float) -> Tensor:
+def _run(x: Tensor, shape: float, name: str, axis: int, temperature: float) -> Tensor:
     if x.device.type != "cpu":
         return by_formula(torch, MAPS[name], x / temperature, axis, shape).contiguous()
     array = widened(torch, x.detach()).numpy()
@@ -36,40 +37,40 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, y = ctx.saved_tensors
-    name, axis, temperature, shape = ctx.arguments
+    shape, name, axis, temperature = ctx.arguments
     y_, z, g_ = widened(torch, y), widened(torch, x) / temperature, widened(torch, g)
     dz = pull_back(torch, MAPS[name], y_, z, g_, axis, shape)
     return (dz / temperature).to(x.dtype), None, None, None, None
 
 
-def _run_entmax(x: Tensor, alpha: Tensor, axis: int, temperature: float) -> Tensor:
+def _run_entmax(x: Tensor, alpha: Tensor, name: str, axis: int, temperature: float) -> Tensor:
     if x.device.type != "cpu":
-        return by_formula(torch, ENTMAX, x / temperature, axis, alpha).contiguous()
+        return by_formula(torch, MAPS[name], x / temperature, axis, alpha).contiguous()
     alphas = row_alphas(alpha.detach().double().numpy(), tuple(x.shape), axis % x.ndim)
     rows = widened(torch, x.detach()).movedim(axis, -1).contiguous()
     p = np.empty_like(rows.numpy().reshape(-1, rows.shape[-1]))
-    apply_to_numpy(ENTMAX, rows.numpy().reshape(p.shape), -1, temperature=temperature, out=p, shapes=alphas)
+    apply_to_numpy(MAPS[name], rows.numpy().reshape(p.shape), -1, temperature=temperature, out=p, shapes=alphas)
     return torch.from_numpy(p.reshape(rows.shape)).movedim(-1, axis).contiguous().to(x.dtype)
 
 
 def _remember_entmax(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, alpha, ctx.axis, ctx.temperature = inputs
+    x, alpha, *ctx.arguments = inputs
     ctx.save_for_backward(x, alpha, output)
 
 
 def _backward_entmax(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, alpha, y = ctx.saved_tensors
-    axis = ctx.axis
-    y_, z, g_, a = y.double(), x.double() / ctx.temperature, g.double(), alpha.double()
+    name, axis, temperature = ctx.arguments
+    y_, z, g_, a = y.double(), x.double() / temperature, g.double(), alpha.double()
     near = a - 1 < NEAR_ONE
 
     def by_alpha(y: Tensor, z: Tensor, g: Tensor) -> Tensor:
         general = entmax_slope(torch, y, axis, choose(torch, near, 2.0, a))
         return g * torch.where(near, softmax_slope(torch, y, axis), general)
 
-    dz = alive(torch, ENTMAX, y_, z, g_, axis, lambda y, z, g: entmax_vjp(torch, y, z, g, axis, a))
-    da = alive(torch, ENTMAX, y_, z, g_, axis, by_alpha).sum_to_size(alpha.shape)
-    return (dz / ctx.temperature).to(x.dtype), da.to(alpha.dtype), None, None
+    dz = alive(torch, MAPS[name], y_, z, g_, axis, lambda y, z, g: entmax_vjp(torch, y, z, g, axis, a))
+    da = alive(torch, MAPS[name], y_, z, g_, axis, by_alpha).sum_to_size(alpha.shape)
+    return (dz / temperature).to(x.dtype), da.to(alpha.dtype), None, None, None
 
 
 def _over_batch(info: Any, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]) -> list[Any]:
@@ -97,9 +98,8 @@ def _differentiable(
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
-        def forward(x: Any, which: Any, axis: int, temperature: float, shape: float | None = None) -> Any:
-            # each by its name: torch.compile takes the first of *arguments for a context
-            return operator(x, which, axis, temperature, *(() if shape is None else (shape,)))
+        def forward(x: Any, shape: Any, name: str, axis: int, temperature: float) -> Any:
+            return operator(x, shape, name, axis, temperature)  # torch.compile takes the first of *inputs for ctx
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -111,21 +111,22 @@ def _differentiable(
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
-            return Differentiable.apply(*_over_batch(info, in_dims, arguments)), 0
+            return apply(*_over_batch(info, in_dims, arguments)), 0
 
-    return Differentiable.apply
+    apply: Callable[..., Tensor] = Differentiable.apply
+    return apply
 
 
 apply_map = _differentiable(
     "map",
-    "(Tensor x, str name, int axis, float temperature, float shape) -> Tensor",
+    "(Tensor x, float shape, str name, int axis, float temperature) -> Tensor",
     _run,
     _remember,
     _backward,
 )
 apply_entmax = _differentiable(
     "entmax",
-    "(Tensor x, Tensor alpha, int axis, float temperature) -> Tensor",
+    "(Tensor x, Tensor alpha, str name, int axis, float temperature) -> Tensor",
     _run_entmax,
     _remember_entmax,
     _backward_entmax,

@@ -67,7 +67,8 @@ def _along(xp: Any, z: Any, axis: int, omega: float) -> Any:
     count = total(xp, ones, axis)
     top = constant(xp, largest(xp, z, axis))  # a common shift comes back as it is
     limit = xp.abs(top) == inf
-    half = omega * choose(xp, ~there | limit, 0.0, z / 2 - choose(xp, limit, 0.0, top) / 2)  # so that no difference of two overflows
+    gaps = z / 2 - choose(xp, limit, 0.0, top) / 2  # halves, so that no difference of two overflows
+    half = omega * choose(xp, ~there | limit, 0.0, gaps)
     t = half + half
     some = choose(xp, count == 0, 1.0, count)
     near = xp.log1p(total(xp, xp.expm1(t), axis) / some)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce import _native, formulas
-from luce.arrays import as_array, enter, library, number, positive
+from luce.arrays import as_array, checked_axis, enter, library, number, positive
 from luce.links.fused import loss_rows
 from luce.maps import ARGMAX, SERIAL, Map, apply, inverse_temperature
 from luce.threads import default_threads
@@ -101,7 +101,7 @@ def entmax(
     array([0.0053, 0.3521, 0.6426])
     """
     if isinstance(alpha, int | float) or not (hasattr(alpha, "requires_grad") or np.ndim(alpha)):
-        shape = checked_alpha("entmax", float(alpha))
+        shape = checked_alpha("entmax", alpha)
         return apply(ENTMAX, x, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
     if (xp := library(x)) is not None:
         from luce import foreign
@@ -147,15 +147,17 @@ def entmax_slope(
     )
     if p.size == 0:
         return p
+    given, p = p.shape, np.atleast_1d(p)
+    axis = checked_axis(name, axis, p.ndim)
     if alpha - 1 < 1e-4:
         slope: NDArray[Any] = formulas.softmax_slope(np, p, axis)
     else:
         nothing = p.sum(axis, keepdims=True) == 0  # has slope 0, not 0 / 0
         slope = np.where(nothing, 0.0, formulas.entmax_slope(np, np.where(nothing, 1.0, p), axis, alpha))
-    return slope
+    return slope.reshape(given)
 
 
-def checked_alpha(name: str, alpha: float) -> float:
+def checked_alpha(name: str, alpha: Any) -> float:
     """Check an alpha.
 
     Raises:

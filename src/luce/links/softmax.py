@@ -124,7 +124,7 @@ def logsumexp(
 
 def _short(x: Any, axis: int) -> NDArray[Any] | None:
     """The short way: values of a contiguous array whose classes come last, one for each row."""
-    if type(x) is not np.ndarray or not x.flags.c_contiguous or axis not in (-1, x.ndim - 1):
+    if type(x) is not np.ndarray or not x.flags.c_contiguous or type(axis) is not int or axis not in (-1, x.ndim - 1):
         return None
     rows = as_rows(x, -1, np.empty_like(x) if not x.flags.writeable else x)
     if rows is None:

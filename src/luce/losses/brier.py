@@ -34,7 +34,8 @@ def brier(logits: ArrayLike, target: ArrayLike) -> NDArray[Any]:
     array([0.1801])
     """
     if library(logits) is not None:
-        return _of_tensor(logits, target)
+        of_tensor: NDArray[Any] = _of_tensor(logits, target)
+        return of_tensor
     return brier_and_grad(logits, target)[0]
 
 

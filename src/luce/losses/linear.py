@@ -119,6 +119,8 @@ def _of_arrays(
 def _of_tensors(
     name: str, x: Any, matrix: Any, target: Any, bias: Any, piece: int, reduction: str, options: _Options
 ) -> Any:
+    if library(x).__name__ != "torch":
+        raise TypeError(f"{name}: takes NumPy arrays and torch tensors")
     import torch
     from torch.utils.checkpoint import checkpoint
 

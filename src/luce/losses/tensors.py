@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from luce import foreign
+from luce.arrays import library
 from luce.formulas import widened
 from luce.links import Link
 from luce.links.fused import checked_target
@@ -25,13 +25,19 @@ def cross_entropy(
     label_smoothing: float,
 ) -> Tensor:
     """`luce.cross_entropy` of a tensor; arguments are checked there."""
+    if library(logits).__name__ != "torch":
+        raise TypeError("cross_entropy: takes NumPy arrays and torch tensors")
+    import torch
+
     given = foreign.floating(torch, "cross_entropy", logits)
     options = (link, weight, ignore_index, label_smoothing)
     return reduced(*weighted_rows(widened(torch, given), target, *options), reduction, given.dtype)
 
 
-def reduced(losses: Tensor, divisor: Tensor, reduction: str, dtype: torch.dtype) -> Tensor:
+def reduced(losses: Tensor, divisor: Tensor, reduction: str, dtype: Any) -> Tensor:
     """The losses of rows as wanted, in a dtype."""
+    import torch
+
     if reduction == "none":
         return losses.to(dtype)
     total = losses.sum()
@@ -49,6 +55,8 @@ def weighted_rows(
     name: str = "cross_entropy",
 ) -> tuple[Tensor, Tensor]:
     """Loss (N,) of each row, and what the mean divides by: 0 only where every loss is 0."""
+    import torch
+
     n, k = logits.shape
     log_p: Tensor = link.log_probabilities(logits)
     ids = torch.as_tensor(target, device=logits.device)
@@ -70,7 +78,7 @@ def weighted_rows(
 
 
 def _check(name: str, target: Tensor, weight: Tensor, n: int, k: int, ignore_index: int, first_row: int) -> None:
-    if weight.shape != (k,) or not bool(((weight >= 0) & (weight < torch.inf)).all()):
+    if weight.shape != (k,) or not bool(((weight >= 0) & (weight < np.inf)).all()):
         raise ValueError(f"{name}: weight must be {k} numbers, none negative or infinite, got {weight}")
     values = (target.double() if target.is_floating_point() else target).detach().cpu().numpy()
     if values.dtype.kind in "iu":
@@ -87,4 +95,6 @@ def _blend(hard: Tensor, spread: Tensor, share: float) -> Tensor:
 
 def _expected(log_p: Tensor, q: Tensor) -> Tensor:
     """Take -sum q log p for each row, with 0 log 0 = 0."""
+    import torch
+
     return -(torch.where(q == 0, 0.0, log_p) * q).sum(1)

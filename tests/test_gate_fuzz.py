@@ -85,6 +85,7 @@ LAYOUTS = ("plain", "strided", "turned", "fortran", "misaligned", "broadcast")
 def laid_out(draw: Any, x: Array, kinds: tuple[str, ...] = LAYOUTS) -> Array:
     """The same numbers in another layout; where an axis is broadcast, its first ones for all."""
     kind = draw(st.sampled_from(kinds))
+    view: Array
     if kind == "strided" and x.ndim:
         cuts = tuple(draw(st.sampled_from([slice(None), slice(None, None, 2), slice(None, None, -2)])) for _ in x.shape)
         buffer = np.zeros([2 * n for n in x.shape], x.dtype)

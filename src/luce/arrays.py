@@ -134,12 +134,12 @@ def as_rows(x: object, axis: int, out: object) -> tuple[Floats, Floats] | None:
 
 def library(x: object) -> Any:
     """The array library that `x` belongs to, where that is not NumPy: torch, or the namespace of the array API."""
-    if isinstance(x, np.ndarray | np.generic | float | int | list | tuple | type):
+    if isinstance(x, np.ndarray | np.generic | float | int | list | tuple):
         return None
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return torch
-    namespace = getattr(x, "__array_namespace__", None)
+    namespace = None if isinstance(x, type) else getattr(x, "__array_namespace__", None)
     return None if namespace is None else namespace()
 
 

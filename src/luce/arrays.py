@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Floats = NDArray[np.floating[Any]]
+_NOT_FOREIGN = (np.ndarray, np.generic, float, int, list, tuple)  # a tuple, which torch.compile can follow
 _NATIVE = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -134,7 +135,7 @@ def as_rows(x: object, axis: int, out: object) -> tuple[Floats, Floats] | None:
 
 def library(x: object) -> Any:
     """The array library that `x` belongs to, where that is not NumPy: torch, or the namespace of the array API."""
-    if isinstance(x, np.ndarray | np.generic | float | int | list | tuple):
+    if isinstance(x, _NOT_FOREIGN):
         return None
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):

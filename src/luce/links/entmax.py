@@ -100,7 +100,8 @@ def entmax(
     >>> entmax([-2.0, 0.0, 0.5], alpha=1.25).round(4)
     array([0.0053, 0.3521, 0.6426])
     """
-    if not isinstance(alpha, np.ndarray | list | tuple) and library(alpha) is None:
+    one = isinstance(alpha, int | float)  # asked first, and tensors next: torch.compile cannot trace the last union
+    if one or (library(alpha) is None and not isinstance(alpha, np.ndarray | list | tuple)):
         shape = checked_alpha("entmax", alpha)
         return apply(ENTMAX, x, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
     if (xp := library(x)) is not None:

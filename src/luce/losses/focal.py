@@ -45,7 +45,7 @@ def focal_and_grad(logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0) 
     """Focal loss (N,) of each row of an array and its gradient (N, K); arguments and errors are those of `focal`."""
     not_negative("focal", "gamma", gamma)
     gate, q = logits_and_distributions("focal", logits, target)
-    log_p = log_softmax(gate.rows)
+    log_p = np.minimum(log_softmax(gate.rows), 0)  # rounding may leave it above by less than an ulp of 1
     p, rest = np.exp(log_p), -np.expm1(log_p)  # rest = 1 - p
     safe = np.where(q == 0, 0, log_p)
     loss = -(q * rest**gamma * safe).sum(axis=1, dtype=np.float64)

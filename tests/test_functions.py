@@ -656,7 +656,9 @@ WRONG_CALLS: tuple[tuple[type[Exception], str, Callable[..., Any], tuple[Any, ..
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "function", "arguments", "options"), WRONG_CALLS, ids=lambda v: v[:40] if isinstance(v, str) else ""
+    ("error", "message", "function", "arguments", "options"),
+    WRONG_CALLS,
+    ids=lambda v: v[:40] if isinstance(v, str) else "",
 )
 def test_a_wrong_argument_is_named(
     error: type[Exception],

@@ -155,6 +155,17 @@ def test_certainty_costs_nothing(dtype: Any, gamma: float) -> None:
     np.testing.assert_allclose(wrong.astype(float), 2, rtol=1e-6 + eps(dtype))
 
 
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_almost_certain_rows_keep_their_digits(gamma: float) -> None:
+    """1 - p comes from log p: in float32 1 - p itself would have lost them."""
+    z = np.array([[8.0, 0.0], [11.0, 0.0], [14.0, 1.0]], np.float32)
+    loss, grad = focal_and_grad(z, [0, 0, 0], gamma=gamma)
+    expected_loss, expected_grad = expected(f"focal, gamma {gamma}", z, np.zeros(3, int))
+    np.testing.assert_allclose(loss, expected_loss, rtol=2e-6)
+    if gamma:
+        np.testing.assert_allclose(grad[:, 1], expected_grad[:, 1], rtol=2e-6)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_rows_in_corners(name: str) -> None:
     function = LOSSES[name][0]
@@ -366,7 +377,9 @@ WRONG_CALLS: tuple[tuple[type[Exception], str, Callable[..., Any], tuple[Any, ..
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "function", "arguments", "options"), WRONG_CALLS, ids=lambda v: v[:40] if isinstance(v, str) else ""
+    ("error", "message", "function", "arguments", "options"),
+    WRONG_CALLS,
+    ids=lambda v: v[:40] if isinstance(v, str) else "",
 )
 def test_a_wrong_argument_is_named(
     error: type[Exception],

@@ -22,9 +22,9 @@ import torch
 from torch.autograd.gradcheck import GradcheckError
 
 import luce as package
-from luce import operators
-from luce.formulas import by_formula
 from luce.maps import MAPS as MAPS_BY_NAME
+from luce.maps import operators
+from luce.maps.formulas import by_formula
 
 luce: Any = package  # whose annotations speak of the arrays of NumPy
 F: Any = torch.nn.functional

@@ -249,6 +249,26 @@ def checked_mask(name: str, where: ArrayLike, shape: tuple[int, ...]) -> NDArray
         raise ValueError(f"{name}: where of shape {mask.shape} does not broadcast to {shape}") from None
 
 
+def rows_of_numbers(
+    name: str, parameter: str, values: NDArray[Any], shape: tuple[int, ...], axis: int, *, least: float
+) -> NDArray[np.float64]:
+    """One number for each row (N,) of an array, from what broadcasts to it with the axis of length 1.
+
+    Raises:
+        ValueError: it does not, or a number is below `least` or not finite.
+    """
+    reduced = [1 if i == axis % max(len(shape), 1) else n for i, n in enumerate(shape or (1,))]
+    try:
+        full = np.broadcast_to(values, reduced)
+    except ValueError:
+        raise ValueError(
+            f"{name}: {parameter} of shape {values.shape} does not broadcast to {tuple(reduced)}"
+        ) from None
+    if not ((full >= least) & (full < np.inf)).all():
+        raise ValueError(f"{name}: {parameter} must be at least {least:g} and finite")
+    return np.ascontiguousarray(full, np.float64).reshape(-1)
+
+
 def _is_floating(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"  # NumPy does not know the kind of ml_dtypes' types
 
@@ -264,9 +284,7 @@ def _result_dtype(name: str, given: np.dtype[Any], wanted: DTypeLike | None) -> 
         try:
             dtype = np.dtype(wanted)
         except TypeError:
-            raise TypeError(
-                f"{name}: dtype must be float16, bfloat16, float32 or float64, got {wanted!r}"
-            ) from None
+            raise TypeError(f"{name}: dtype must be float16, bfloat16, float32 or float64, got {wanted!r}") from None
     if dtype.name == "bfloat16":
         return dtype
     dtype = dtype.newbyteorder("=")

@@ -57,8 +57,8 @@ def _each(
     dtype: DTypeLike | None,
 ) -> NDArray[Any]:
     if (xp := library(x)) is not None:
-        from luce import foreign
-        from luce.formulas import choose
+        from luce.maps import foreign
+        from luce.maps.formulas import choose
 
         z = foreign.floating(xp, name, x, dtype)
         if where is not None:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native, formulas
+from luce import _native
 from luce.arrays import checked_axis, enter, library, plain, positive
-from luce.formulas import cast, choose, total, widened
 from luce.functions.gumbel import Random, with_noise
-from luce.maps import ARGMAX, Map, apply
+from luce.maps import ARGMAX, Map, apply, formulas
+from luce.maps.formulas import cast, choose, total, widened
 
 BOLTZMANN = Map("boltzmann", _native.softmax, formulas.softmax, formulas.softmax_vjp)
 
@@ -122,7 +122,7 @@ def boltzmann_mean(
 def _mean_of_others(
     xp: Any, x: Any, axis: int, temperature: float, where: Any, keepdims: bool, dtype: Any
 ) -> NDArray[Any]:
-    from luce import foreign
+    from luce.maps import foreign
 
     name = "boltzmann_mean"
     place = checked_axis(name, axis, x.ndim)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from luce.arrays import checked_axis, enter, library, positive
-from luce.formulas import cast, choose, widened
-from luce.formulas import softmax_vjp as product
 from luce.links.softmax import softmax
 from luce.maps import ARGMAX
+from luce.maps.formulas import cast, choose, widened
+from luce.maps.formulas import softmax_vjp as product
 
 
 def softmax_covariance(x: ArrayLike, axis: int = -1, *, temperature: float = 1.0) -> NDArray[Any]:
@@ -96,7 +96,7 @@ def softmax_vjp(
 
 
 def _vjp_of_others(xp: Any, probabilities: Any, vector: Any, axis: int, temperature: float, out: Any) -> Any:
-    from luce import foreign
+    from luce.maps import foreign
 
     name = "softmax_vjp"
     place = checked_axis(name, axis, probabilities.ndim)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce.arrays import checked_axis, enter, library, positive
-from luce.formulas import cast, choose, largest, widened
 from luce.links.softmax import softmax
 from luce.maps import ARGMAX
+from luce.maps.formulas import cast, choose, largest, widened
 
 Random = Any  # what numpy.random.default_rng takes; a torch.Generator for torch tensors
 
@@ -107,7 +107,7 @@ def _one_hot(xp: Any, z: Any, axis: int) -> Any:
 def _of_others(
     xp: Any, x: Any, axis: int, tau: float, hard: bool, rng: Random, where: Any, out: Any, dtype: Any
 ) -> Any:
-    from luce import foreign
+    from luce.maps import foreign
 
     name = "gumbel_softmax"
     place = checked_axis(name, axis, x.ndim)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce.arrays import checked_axis, enter, library, positive
-from luce.formulas import cast, choose, constant, largest, logsumexp, total, widened
+from luce.maps.formulas import cast, choose, constant, largest, logsumexp, total, widened
 
 
 def mellowmax(
@@ -78,7 +78,7 @@ def _along(xp: Any, z: Any, axis: int, omega: float) -> Any:
 
 
 def _of_others(xp: Any, x: Any, axis: int, omega: float, where: Any, keepdims: bool, dtype: Any) -> Any:
-    from luce import foreign
+    from luce.maps import foreign
 
     name = "mellowmax"
     place = checked_axis(name, axis, x.ndim)

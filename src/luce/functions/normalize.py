@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce.arrays import checked_axis, checked_mask, enter, library
-from luce.formulas import cast, choose, largest, total, widened
+from luce.maps.formulas import cast, choose, largest, total, widened
 
 
 def normalize(
@@ -75,7 +75,7 @@ def _refuse(negative: bool, nothing: bool) -> None:
 
 
 def _of_others(xp: Any, x: Any, axis: int, where: Any, out: Any, dtype: Any) -> Any:
-    from luce import foreign
+    from luce.maps import foreign
 
     name = "normalize"
     place = checked_axis(name, axis, x.ndim)

@@ -2,9 +2,9 @@
 
 p = arg max over the simplex of p.u + H(p), u = z / T, with Tsallis' entropy H(p) = sum (p - p^alpha) /
 (alpha (alpha - 1)); so p = max((alpha - 1) u - tau, 0)^(1 / (alpha - 1)). alpha = 1 is softmax, 1.5 `entmax15`,
-2 `sparsemax`. tau is found among the few numbers that can be above it, without sorting, and in float64. Their loss is Fenchel and
-Young's, L = H(p) - H(q) + (p - q).u with gradient (p - q) / T: never the logarithm of p, which is -inf for many
-classes. The loss is exactly 0 where the true logit leads by 1 / (alpha - 1).
+2 `sparsemax`. tau is found among the few numbers that can be above it, without sorting, and in float64. Their loss is
+Fenchel and Young's, L = H(p) - H(q) + (p - q).u with gradient (p - q) / T: never the logarithm of p, which is -inf for
+many classes. The loss is exactly 0 where the true logit leads by 1 / (alpha - 1).
 Sources: Martins & Astudillo 2016, arXiv 1602.02068; Peters, Niculae & Martins 2019, arXiv 1905.05702; Blondel,
 Martins & Niculae 2020, arXiv 1901.02324; the gradient in alpha: Correia, Niculae & Martins 2019, arXiv 1909.00015.
 """
@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native, formulas
-from luce.arrays import as_array, checked_axis, enter, library, number, positive
+from luce import _native
+from luce.arrays import as_array, checked_axis, enter, library, number, positive, rows_of_numbers
 from luce.links.fused import loss_rows
-from luce.maps import ARGMAX, SERIAL, Map, apply, inverse_temperature
+from luce.maps import ARGMAX, SERIAL, Map, apply, formulas, inverse_temperature
 from luce.threads import default_threads
 
 ENTMAX = Map("entmax", _native.entmax, formulas.entmax, formulas.entmax_vjp, member=3)
@@ -105,13 +105,13 @@ def entmax(
         shape = checked_alpha("entmax", alpha)
         return apply(ENTMAX, x, axis, shape=shape, temperature=temperature, where=where, out=out, dtype=dtype)
     if (xp := library(x)) is not None:
-        from luce import foreign
+        from luce.maps import foreign
 
         given = foreign.row_alphas(xp, alpha, x, axis)
         return apply(ENTMAX, x, axis, shape=given, temperature=temperature, where=where, out=out, dtype=dtype)
     gate = enter("entmax", x, axis, where=where, out=out, dtype=dtype)
     positive("entmax", "temperature", temperature, ARGMAX)
-    alphas = row_alphas(as_array("entmax: alpha", alpha).astype(np.float64), gate.given, gate.axis)
+    alphas = rows_of_numbers("entmax", "alpha", as_array("entmax: alpha", alpha), gate.given, gate.axis, least=1)
     p = np.empty_like(gate.rows)
     if p.size:
         beta = inverse_temperature(temperature, p.dtype)
@@ -140,7 +140,7 @@ def entmax_slope(
         TypeError, ValueError: as `entmax`.
 
     >>> entmax_slope([-2.0, 0.0, 0.5], alpha=1.5).round(4)
-    array([ 0.    , -0.1356,  0.1356])
+    array([ 0.    , -0.1239,  0.1239])
     """
     name, alpha = "entmax_slope", checked_alpha("entmax_slope", alpha)
     p = np.asarray(
@@ -169,22 +169,6 @@ def checked_alpha(name: str, alpha: Any) -> float:
     if not 1 <= value < np.inf:
         raise ValueError(f"{name}: alpha must be at least 1 (softmax) and finite, got {alpha!r}")
     return value
-
-
-def row_alphas(alpha: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[np.float64]:
-    """One alpha for each row (N,) of an array, from what broadcasts to it with the axis of length 1.
-
-    Raises:
-        ValueError: it does not, or is below 1.
-    """
-    reduced = [1 if i == axis else n for i, n in enumerate(shape or (1,))]
-    try:
-        full = np.broadcast_to(alpha, reduced)
-    except ValueError:
-        raise ValueError(f"entmax: alpha of shape {alpha.shape} does not broadcast to {tuple(reduced)}") from None
-    if not (full >= 1).all() or not np.isfinite(full).all():
-        raise ValueError("entmax: alpha must be at least 1 (softmax) and finite")
-    return np.ascontiguousarray(full, np.float64).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)

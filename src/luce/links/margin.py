@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce.arrays import checked_axis, library, not_negative, positive, shape_of
-from luce.formulas import widened
 from luce.links.fused import checked_target, target_array
 from luce.maps import ARGMAX, Map, apply
+from luce.maps.formulas import widened
 
 
 def with_margin(
@@ -63,7 +63,7 @@ def with_margin(
 
 def _of_others(xp: Any, name: str, x: Any, axis: int, target: Any, offset: float, dtype: Any) -> tuple[Any, Any]:
     """`x` less the offset at the targets, halves in float32, and the dtype of the result."""
-    from luce import foreign
+    from luce.maps import foreign
 
     given = foreign.floating(xp, name, x, dtype)
     place = checked_axis(name, axis, x.ndim)

@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native, formulas
+from luce import _native
 from luce.arrays import as_array, enter, positive
 from luce.links.fused import loss_rows
 from luce.links.softmax import log_softmax
-from luce.maps import ARGMAX, Map, apply
+from luce.maps import ARGMAX, Map, apply, formulas
 
 PSEUDO = Map("pseudo_softmax", _native.softmax, formulas.softmax, formulas.softmax_vjp)
 NATURAL = 1 / math.log(2.0)  # the temperature at which softmax has base 2

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native, formulas
+from luce import _native
 from luce.arrays import positive
 from luce.links.fused import loss_rows, one_hot
-from luce.maps import ARGMAX, Map, apply, elementwise
+from luce.maps import ARGMAX, Map, apply, elementwise, formulas
 
 SIGMOID = Map("sigmoid", elementwise(_native.sigmoid), formulas.sigmoid, formulas.sigmoid_vjp, elementwise=True)
 LOG_SIGMOID = Map(

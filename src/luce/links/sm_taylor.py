@@ -3,8 +3,8 @@
 A margin m is taken off the logit of the true class, in numerator and denominator, during training: a = z / T with
 a_y = z_y / T - m, then q = taylor_softmax(a) and the loss is -log q_y. With a distribution q for a target,
 a = z / T - m q. At test time there is no margin. All that is said of Taylor softmax holds; and the loss is not
-monotone in the margin: where z_y / T - m lies left of the polynomial's minimum t*, a larger margin lowers the loss and the gradient has the
-wrong sign. Keep m below z_y / T - t*, or start with m = 0.
+monotone in the margin: where z_y / T - m lies left of the polynomial's minimum t*, a larger margin lowers the loss and
+the gradient has the wrong sign. Keep m below z_y / T - t*, or start with m = 0.
 Source: Banerjee et al. 2020, arXiv 2011.11538.
 """
 

@@ -14,14 +14,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native, formulas
+from luce import _native
 from luce.arrays import as_array, as_rows, enter, library, plain, positive
 from luce.links.fused import loss_rows
-from luce.maps import ARGMAX, SERIAL, Map, apply
+from luce.maps import ARGMAX, SERIAL, Map, apply, formulas
 from luce.threads import default_threads
 
 SOFTMAX = Map("softmax", _native.softmax, formulas.softmax, formulas.softmax_vjp, member=0)
-LOG_SOFTMAX = Map("log_softmax", _native.log_softmax, formulas.log_softmax, formulas.log_softmax_vjp, member=0, log=True)
+LOG_SOFTMAX = Map(
+    "log_softmax", _native.log_softmax, formulas.log_softmax, formulas.log_softmax_vjp, member=0, log=True
+)
 
 
 def softmax(
@@ -103,7 +105,7 @@ def logsumexp(
     1001.3863
     """
     if (xp := library(x)) is not None:
-        from luce import foreign
+        from luce.maps import foreign
 
         y: NDArray[Any] = foreign.logsumexp(xp, x, axis, weights, where, keepdims, dtype)
         return y

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native, formulas
+from luce import _native
 from luce.arrays import positive
 from luce.links.fused import loss_rows
-from luce.maps import ARGMAX, Map, apply
+from luce.maps import ARGMAX, Map, apply, formulas
 
 SPHERICAL = Map(
     "spherical_softmax",

@@ -15,14 +15,16 @@ from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native, formulas
+from luce import _native
 from luce.arrays import number, positive
 from luce.links.fused import loss_rows
-from luce.maps import ARGMAX, Map, apply
+from luce.maps import ARGMAX, Map, apply, formulas
 
 HIGHEST = 10  # cancellation near the minimum grows with the degree
 
-TAYLOR = Map("taylor_softmax", _native.taylor, formulas.taylor, formulas.ratio_vjp(formulas.taylor_ratio, log=False), member=1)
+TAYLOR = Map(
+    "taylor_softmax", _native.taylor, formulas.taylor, formulas.ratio_vjp(formulas.taylor_ratio, log=False), member=1
+)
 LOG_TAYLOR = Map(
     "log_taylor_softmax",
     _native.log_taylor,

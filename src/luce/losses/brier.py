@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from luce.arrays import library
-from luce.formulas import softmax_vjp
 from luce.links.softmax import softmax
 from luce.losses.focal import logits_and_distributions, tensors_and_distributions
+from luce.maps.formulas import softmax_vjp
 
 
 def brier(logits: ArrayLike, target: ArrayLike) -> NDArray[Any]:
@@ -47,7 +47,7 @@ def brier_and_grad(logits: ArrayLike, target: ArrayLike) -> tuple[NDArray[Any], 
     loss = (gap * gap).sum(axis=1, dtype=np.float64)
     grad = 2 * softmax_vjp(np, p, gate.rows, gap, -1)
     limit = np.isinf(gate.rows.max(axis=1, initial=-np.inf))
-    grad = np.where(limit[:, None], np.where(np.isnan(p), np.nan, 0), grad)
+    grad = np.where(limit[:, None], 0, grad)
     with np.errstate(over="ignore"):
         return loss.astype(gate.dtype), gate.restore(grad.astype(gate.rows.dtype), None)
 

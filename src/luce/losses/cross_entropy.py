@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.arrays import as_array, enter, library, number, shape_of
+from luce.arrays import as_array, enter, library, number, plain, shape_of
 from luce.links import Entmax, Link, Softmax, Sparsemax
 from luce.links.fused import checked_target, target_array
 
@@ -112,8 +112,8 @@ def reduced(
         total = float(loss.sum())
         if reduction == "mean":
             total = total / divisor if divisor > 0 else 0.0
-        value: np.floating[Any] = np.full((), total).astype(dtype)[()]
-        return value
+        value: NDArray[Any] = np.full((), total).astype(dtype)
+        return plain(value)
 
 
 def _blend(hard: NDArray[np.float64], spread: NDArray[np.float64], share: float) -> NDArray[np.float64]:

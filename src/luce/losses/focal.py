@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from luce.arrays import Gate, enter, library, not_negative
-from luce.formulas import widened
 from luce.links import log_softmax
 from luce.links.fused import checked_target, one_hot
+from luce.maps.formulas import widened
 
 
 def focal(logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0) -> NDArray[Any]:
@@ -55,7 +55,7 @@ def focal_and_grad(logits: ArrayLike, target: ArrayLike, *, gamma: float = 2.0) 
     pull = q * (bend - rest**gamma)
     grad = pull - p * pull.sum(axis=1, keepdims=True, dtype=np.float64)
     limit = np.isinf(gate.rows.max(axis=1, initial=-np.inf))
-    grad = np.where(limit[:, None], np.where(np.isnan(p), np.nan, 0), grad)
+    grad = np.where(limit[:, None], 0, grad)
     with np.errstate(over="ignore"):
         return loss.astype(gate.dtype), gate.restore(grad.astype(gate.rows.dtype), None)
 
@@ -95,7 +95,7 @@ def tensors_and_distributions(name: str, logits: Any, target: Any) -> tuple[Any,
         raise TypeError(f"{name}: takes NumPy arrays and torch tensors")
     import torch
 
-    from luce import foreign
+    from luce.maps import foreign
 
     z = widened(torch, foreign.floating(torch, name, logits))
     if z.ndim != 2:

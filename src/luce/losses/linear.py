@@ -124,9 +124,9 @@ def _of_tensors(
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    from luce import foreign
-    from luce.formulas import widened
     from luce.losses import tensors
+    from luce.maps import foreign
+    from luce.maps.formulas import widened
 
     y = torch.as_tensor(target, device=x.device)
     given = foreign.floating(torch, f"{name}: input", x)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from luce import foreign
 from luce.arrays import library
-from luce.formulas import widened
 from luce.links import Link
 from luce.links.fused import checked_target
+from luce.maps import foreign
+from luce.maps.formulas import widened
 
 Tensor = Any
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from luce import formulas
 from luce.arrays import checked_axis, checked_mask, library
-from luce.formulas import by_formula, cast, choose, widened
-from luce.maps import Map
+from luce.maps import formulas
+from luce.maps.formulas import by_formula, cast, choose, widened
+from luce.maps.map import Map
 
 Array = Any
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
@@ -34,7 +34,7 @@ def apply(
     z = masked(xp, name, floating(xp, name, x, dtype), where)
     z = z if x.ndim else xp.reshape(z, (1,))
     if xp.__name__ == "torch":
-        from luce import operators
+        from luce.maps import operators
 
         run = operators.apply_entmax if isinstance(shape, xp.Tensor) else operators.apply_map
         y = run(z, shape if isinstance(shape, xp.Tensor) else float(shape), m.name, place, float(temperature))
@@ -75,7 +75,7 @@ def row_alphas(xp: Any, alpha: Any, x: Array, axis: int) -> Array:
     if not broadcasts(a.shape, rows):
         raise ValueError(f"entmax: alpha of shape {tuple(a.shape)} does not broadcast to {rows}")
     if visible(xp, a) and not bool(xp.all((a >= 1) & (a < inf))):
-        raise ValueError("entmax: alpha must be at least 1 (softmax) and finite")
+        raise ValueError("entmax: alpha must be at least 1 and finite")
     return a
 
 

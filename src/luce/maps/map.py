@@ -36,7 +36,7 @@ class Map:
         vjp: `(xp, y, z, g, axis, shape)`: g times the Jacobian in z, from the result y. Entries of z that are not
             there are 0, and so are their g and y.
         elementwise: every entry is for itself; there is no axis.
-        member: the place of the member in `_native.small`, which serves small arrays without further ado, if it has one.
+        member: the place of the member in `_native.small`, which serves small arrays, if it has one.
         log: whether it is the logarithm.
     """
 
@@ -91,11 +91,20 @@ def apply(
     Raises:
         TypeError, ValueError: the message names the argument.
     """
-    if type(axis) is int and axis == -1 and where is None and dtype is None and m.member is not None and type(temperature) is float:
-        if not options and type(shape) is not np.ndarray and type(x) is np.ndarray and x.size <= SMALL:
-            small: NDArray[Any] | None = _native.small(m.member, m.log, x, out, temperature, shape)
-            if small is not None:
-                return small
+    if (
+        type(x) is np.ndarray
+        and x.size <= SMALL
+        and type(axis) is int
+        and axis == -1
+        and where is None
+        and dtype is None
+        and not options
+        and m.member is not None
+        and type(temperature) is float
+    ):
+        small: NDArray[Any] | None = _native.small(m.member, m.log, x, out, temperature, shape)
+        if small is not None:
+            return small
     if type(temperature) is not float or temperature != 1.0:
         temperature = positive(name or m.name, "temperature", temperature, ARGMAX)
     if (
@@ -109,7 +118,7 @@ def apply(
         m.kernel(given, result, inverse_temperature(temperature, given.dtype), threads, shape, **options)
         return out if out is not None else _like(x, result)
     if type(x) is not np.ndarray and (xp := library(x)) is not None:
-        from luce import foreign
+        from luce.maps import foreign
 
         y: NDArray[Any] = foreign.apply(xp, m, name or m.name, x, axis, shape, temperature, where, out, dtype)
         return y

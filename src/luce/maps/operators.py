@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from luce.formulas import alive, by_formula, choose, entmax_slope, entmax_vjp, pull_back, softmax_slope, widened
-from luce.links.entmax import row_alphas
-from luce.maps import MAPS
-from luce.maps import apply as apply_to_numpy
+from luce.arrays import rows_of_numbers
+from luce.maps.formulas import alive, by_formula, choose, entmax_slope, entmax_vjp, pull_back, softmax_slope, widened
+from luce.maps.map import MAPS
+from luce.maps.map import apply as apply_to_numpy
 
 Tensor = Any
 NEAR_ONE = 1e-4  # alpha nearer to 1 has the slope at 1: the general formula cancels
@@ -46,7 +46,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
 def _run_entmax(x: Tensor, alpha: Tensor, name: str, axis: int, temperature: float) -> Tensor:
     if x.device.type != "cpu":
         return by_formula(torch, MAPS[name], x / temperature, axis, alpha).contiguous()
-    alphas = row_alphas(alpha.detach().double().numpy(), tuple(x.shape), axis % x.ndim)
+    alphas = rows_of_numbers("entmax", "alpha", alpha.detach().double().numpy(), tuple(x.shape), axis % x.ndim, least=1)
     rows = widened(torch, x.detach()).movedim(axis, -1).contiguous()
     p = np.empty_like(rows.numpy().reshape(-1, rows.shape[-1]))
     apply_to_numpy(MAPS[name], rows.numpy().reshape(p.shape), -1, temperature=temperature, out=p, shapes=alphas)

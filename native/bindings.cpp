@@ -28,6 +28,8 @@ using Slabs = nb::ndarray<T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 // Numbers for which a second thread is worth waking.
 constexpr std::size_t kGrain = 1 << 15;
+// Rows that short-row kernels work on side by side, whatever the instruction set.
+constexpr std::size_t kMultiple = 16;
 // What threads share out among them where there are no rows: columns, single numbers.
 constexpr std::size_t kTileColumns = 64;
 constexpr std::size_t kPiece = 1 << 12;
@@ -51,7 +53,7 @@ void expect(bool ok, const char* what) {
 template <class F>
 void over(std::size_t units, std::size_t numbers, int n_threads, const F& work) {
   nb::gil_scoped_release unlocked;
-  luce::split_rows(units, numbers < 2 * kGrain ? 1 : n_threads, work);
+  luce::split_rows(units, numbers < 2 * kGrain ? 1 : n_threads, kMultiple, work);
 }
 
 using Target = std::optional<Column<const std::int64_t>>;
@@ -95,7 +97,7 @@ void bind_map(nb::module_& m, const char* name, luce::MemberKernels<T> luce::Tab
                     Target target, Shapes shapes) {
         expect(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "out must have the shape of x");
         run_map<T>(kernels_of<T>().*member.*map, x, out, x.shape(1), target, shapes,
-                   {beta, shape, margin, nullptr}, n_threads);
+                   {beta, shape, margin, nullptr, x.size()}, n_threads);
       },
       "x"_a.noconvert(), "out"_a.noconvert(), "beta"_a = 1, "n_threads"_a = 1, "shape"_a = 0, "margin"_a = 0,
       "target"_a.noconvert() = nb::none(), "shapes"_a.noconvert() = nb::none());
@@ -106,7 +108,7 @@ void bind_map(nb::module_& m, const char* name, luce::MemberKernels<T> luce::Tab
         expect(out.shape(0) == slabs && out.shape(1) == k && out.shape(2) == stride,
                "out must have the shape of x");
         const auto kernel = kernels_of<T>().*member.*columns;
-        const luce::Parameters p{beta, shape, 0, nullptr};
+        const luce::Parameters p{beta, shape, 0, nullptr, x.size()};
         const std::size_t tiles = (stride + kTileColumns - 1) / kTileColumns;
         over(slabs * tiles, slabs * k * stride, n_threads, [&](std::size_t first, std::size_t last) {
           while (first < last) {
@@ -147,8 +149,8 @@ void bind_soft_loss(nb::module_& m, const char* name, Get kernel) {
                Shapes shapes) {
         const std::size_t n = x.shape(0), k = x.shape(1);
         expect(target.shape(0) == n && target.shape(1) == k, "target must have the shape of x");
-        run_loss<T>(kernel(), x, target.data(), k, loss, grad, weight, {beta, shape, margin, nullptr}, shapes,
-                    n_threads);
+        run_loss<T>(kernel(), x, target.data(), k, loss, grad, weight,
+                    {beta, shape, margin, nullptr, x.size()}, shapes, n_threads);
       },
       "x"_a.noconvert(), "target"_a.noconvert(), "loss"_a.noconvert(), "grad"_a.noconvert(),
       "weight"_a.noconvert() = nb::none(), "beta"_a = 1, "n_threads"_a = 1, "shape"_a = 0, "margin"_a = 0,
@@ -166,7 +168,7 @@ void bind_loss(nb::module_& m, const char* name, luce::MemberKernels<T> luce::Ta
         expect(target.shape(0) == x.shape(0), "target must have one entry for each row");
         expect_classes(target.data(), x.shape(0), x.shape(1));
         run_loss<T>((kernels_of<T>().*member).loss, x, target.data(), 1, loss, grad, weight,
-                    {beta, shape, margin, nullptr}, shapes, n_threads);
+                    {beta, shape, margin, nullptr, x.size()}, shapes, n_threads);
       },
       "x"_a.noconvert(), "target"_a.noconvert(), "loss"_a.noconvert(), "grad"_a.noconvert(),
       "weight"_a.noconvert() = nb::none(), "beta"_a = 1, "n_threads"_a = 1, "shape"_a = 0, "margin"_a = 0,
@@ -181,7 +183,7 @@ void bind_elementwise(nb::module_& m, const char* name, Get kernel) {
       [kernel](Column<const T> x, Column<T> out, double beta, int n_threads) {
         const std::size_t n = x.shape(0);
         expect(out.shape(0) == n, "out must have the shape of x");
-        const luce::Parameters p{beta, 0, 0, nullptr};
+        const luce::Parameters p{beta, 0, 0, nullptr, x.size()};
         over((n + kPiece - 1) / kPiece, n, n_threads, [&](std::size_t first, std::size_t last) {
           const std::size_t from = first * kPiece;
           kernel()(x.data() + from, out.data() + from, std::min(n, last * kPiece) - from, p);
@@ -205,7 +207,7 @@ void bind_family(nb::module_& m) {
       "logsumexp",
       [](Rows<const T> x, Column<T> out, double beta, int n_threads) {
         expect(out.shape(0) == x.shape(0), "out must have one entry for each row");
-        run_map<T>(kernels_of<T>().logsumexp, x, out, 1, {}, {}, {beta, 0, 0, nullptr}, n_threads);
+        run_map<T>(kernels_of<T>().logsumexp, x, out, 1, {}, {}, {beta, 0, 0, nullptr, x.size()}, n_threads);
       },
       "x"_a.noconvert(), "out"_a.noconvert(), "beta"_a = 1, "n_threads"_a = 1);
   bind_loss<T>(m, "softmax_loss", &Table::softmax);
@@ -253,7 +255,7 @@ void run_small(int member, bool log, const Py_buffer& x, void* out, double tempe
                                                   &luce::Table<T>::spherical, &luce::Table<T>::entmax};
   const Member& kernels = kernels_of<T>().*members[member];
   const auto k = static_cast<std::size_t>(x.shape[x.ndim - 1]);
-  const luce::Parameters p{1 / temperature, shape, 0, nullptr};
+  const luce::Parameters p{1 / temperature, shape, 0, nullptr, 0};
   (log ? kernels.log_probabilities : kernels.probabilities)(
       static_cast<const T*>(x.buf), nullptr, static_cast<T*>(out),
       static_cast<std::size_t>(x.len) / sizeof(T) / k, k, p);

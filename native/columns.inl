@@ -100,7 +100,7 @@ void columns(const T* x, T* out, size_t k, size_t stride, size_t first, size_t l
   while (reinterpret_cast<std::uintptr_t>(tile) % kVectorBytes) ++tile;
   const bool aligned =
       (reinterpret_cast<std::uintptr_t>(out + first) | stride * sizeof(T)) % kVectorBytes == 0;
-  const bool streaming = aligned && x != out && k * (last - first) * sizeof(T) >= kStreamBytes;
+  const bool streaming = aligned && x != out && p.numbers * sizeof(T) >= kStreamBytes;
   for (size_t c = first; c < last; c += width)
     column_tile<kLog, F, T>(F(p), x + c, out + c, tile, k, stride, std::min(last - c, width), streaming);
   if (streaming) fence();

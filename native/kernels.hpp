@@ -15,6 +15,7 @@ struct Parameters {
   double shape = 0;                // degree of Taylor, eps of spherical, alpha of entmax
   double margin = 0;               // taken off the target's number after beta
   const double* shapes = nullptr;  // alpha of each row (n), instead of `shape`
+  std::size_t numbers = 0;         // of the whole call, of which a kernel sees a part
 };
 
 // A member of the family: how much a number weighs in its row.

@@ -93,17 +93,18 @@ inline void over_blocks(const T* x, size_t k, Patch<T> patch, Body body) {
 template <bool kStore, class F, class T>
 inline double weigh(const F& f, const T* x, T* out, size_t k, Patch<T> patch) {
   constexpr size_t w = kWidth<T>;
+  const F g = f;  // a copy of its own: for all the compiler knows, stores to out might change `f`
   Sum total;
-  over_blocks(x, k, patch, [&](const T* from, size_t place, size_t count) {
+  over_blocks(x, k, patch, [&total, g, out](const T* from, size_t place, size_t count) {
     Vec<T> sum = splat(T(0));
     size_t i = 0;
     for (; i + w <= count; i += w) {
-      const Vec<T> weight = f.weight(load(from + i));
+      const Vec<T> weight = g.weight(load(from + i));
       if constexpr (kStore) store(out + place + i, weight);
       sum += weight;
     }
     if (i < count) {
-      const Vec<T> weight = f.weight(load_part(from + i, count - i, -kInfinity<T>));
+      const Vec<T> weight = g.weight(load_part(from + i, count - i, -kInfinity<T>));
       if constexpr (kStore) store_part(out + place + i, weight, count - i);
       sum += weight;
     }
@@ -193,8 +194,8 @@ struct Output {
   bool streaming;
   std::vector<T> work;
 
-  Output(const T* x, const T* out, size_t n, size_t k)
-      : streaming(x != out && n * k * sizeof(T) >= kStreamBytes),
+  Output(const T* x, const T* out, size_t k, const Parameters& p)
+      : streaming(x != out && p.numbers * sizeof(T) >= kStreamBytes),
         work(streaming && k * sizeof(T) <= kWorkBytes ? k : 0) {}
   ~Output() {
     if (streaming) fence();
@@ -205,7 +206,7 @@ struct Output {
 template <class F, class T>
 void probabilities(const T* x, const int64_t* target, T* out, size_t n, size_t k, const Parameters& p) {
   F f(p);
-  Output<T> output(x, out, n, k);
+  Output<T> output(x, out, k, p);
   Parts<T> parts;
   for (size_t row = 0; row < n; ++row, x += k, out += k) {
     const Patch<T> patch = Patch<T>::of(x, target ? target + row : nullptr, p);
@@ -222,7 +223,7 @@ void probabilities(const T* x, const int64_t* target, T* out, size_t n, size_t k
         continue;
       }
       const T scale = static_cast<T>(1 / sum);
-      map_row(x, out, k, output.streaming, [&](Vec<T> v) { return f.weight(v) * scale; });
+      map_row(x, out, k, output.streaming, [f, scale](Vec<T> v) { return f.weight(v) * scale; });
       if (patch.at < k) out[patch.at] = static_cast<T>(std::exp(f.log_weight_of(patch.value)) / sum);
     }
   }
@@ -231,7 +232,7 @@ void probabilities(const T* x, const int64_t* target, T* out, size_t n, size_t k
 template <class F, class T>
 void log_probabilities(const T* x, const int64_t* target, T* out, size_t n, size_t k, const Parameters& p) {
   F f(p);
-  Output<T> output(x, out, n, k);
+  Output<T> output(x, out, k, p);
   Parts<T> parts;
   for (size_t row = 0; row < n; ++row, x += k, out += k) {
     const Patch<T> patch = Patch<T>::of(x, target ? target + row : nullptr, p);
@@ -249,7 +250,7 @@ void log_probabilities(const T* x, const int64_t* target, T* out, size_t n, size
       continue;
     }
     const T shift = static_cast<T>(std::log(sum));
-    map_row(x, out, k, output.streaming, [&](Vec<T> v) { return f.log_weight(v) - shift; });
+    map_row(x, out, k, output.streaming, [f, shift](Vec<T> v) { return f.log_weight(v) - shift; });
     if (patch.at < k) out[patch.at] = static_cast<T>(f.log_weight_of(patch.value) - std::log(sum));
   }
 }
@@ -272,7 +273,7 @@ template <class F, class T>
 void loss(const T* x, const int64_t* target, const T* weight, T* losses, T* grad, size_t n, size_t k,
           const Parameters& p) {
   F f(p);
-  Output<T> output(x, grad, n, k);
+  Output<T> output(x, grad, k, p);
   Parts<T> parts;
   const double beta = static_cast<double>(static_cast<T>(p.beta));
   for (size_t row = 0; row < n; ++row, x += k, grad += k) {
@@ -301,7 +302,7 @@ void loss(const T* x, const int64_t* target, const T* weight, T* losses, T* grad
         continue;
       }
       const T scale = static_cast<T>(static_cast<double>(w) * beta / sum);
-      map_row(x, grad, k, output.streaming, [&](Vec<T> v) { return f.slope(v, v) * scale; });
+      map_row(x, grad, k, output.streaming, [f, scale](Vec<T> v) { return f.slope(v, v) * scale; });
       if (patch.at < k) grad[y] = f.slope(splat(a), splat(a))[0] * scale;
     }
     losses[row] = static_cast<T>((std::log(sum) - f.log_weight_of(a)) * static_cast<double>(w));

@@ -3,7 +3,9 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -16,52 +18,77 @@ constexpr std::size_t kMostThreads = 256;
 
 using Work = std::function<void(std::size_t, std::size_t)>;
 
+inline void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Work is cut into more pieces than there are threads, and whoever is free takes the next: a thread that
+// wakes late, or shares its core, costs little.
 class Pool {
  public:
   // False when another caller has the pool.
-  bool run(std::size_t n, std::size_t parts, const Work& work) {
+  bool run(std::size_t n, std::size_t threads, std::size_t multiple, const Work& work) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner) return false;
     try {
-      while (threads_.size() + 1 < parts)
-        threads_.emplace_back([this, id = threads_.size() + 1] { serve(id); });
+      while (threads_.size() + 1 < threads) threads_.emplace_back([this] { serve(); });
     } catch (const std::system_error&) {
-      parts = threads_.size() + 1;  // the system gives no more
+      threads = threads_.size() + 1;  // the system gives no more
     }
+    const std::size_t wanted = n / (threads * kPiecesEach);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       work_ = &work;
       n_ = n;
-      parts_ = parts;
-      pending_ = parts - 1;
-      ++round_;
+      piece_ = std::max<std::size_t>(1, wanted / multiple * multiple);
+      next_.store(0, std::memory_order_relaxed);
+      places_ = threads - 1;
+      error_ = nullptr;
+      round_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    do_part(0, n, parts, work);
+    take_pieces();
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return pending_ == 0; });
+    places_ = 0;  // who comes now comes too late
+    done_.wait(lock, [this] { return active_ == 0; });
+    if (error_) std::rethrow_exception(error_);
     return true;
   }
 
  private:
-  static void do_part(std::size_t part, std::size_t n, std::size_t parts, const Work& work) {
-    const std::size_t first = n * part / parts, last = n * (part + 1) / parts;
-    if (first < last) work(first, last);
+  static constexpr std::size_t kPiecesEach = 8;
+  static constexpr int kSpins = 2000;  // some 20 microseconds: the next call often comes at once
+
+  void take_pieces() {
+    try {
+      while (true) {
+        const std::size_t first = next_.fetch_add(piece_, std::memory_order_relaxed);
+        if (first >= n_) return;
+        (*work_)(first, std::min(n_, first + piece_));
+      }
+    } catch (...) {
+      next_.store(n_, std::memory_order_relaxed);
+      std::lock_guard<std::mutex> lock(mutex_);
+      error_ = std::current_exception();
+    }
   }
 
-  void serve(std::size_t id) {
+  void serve() {
     std::size_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
-      wake_.wait(lock, [&] { return round_ != seen; });
-      seen = round_;
-      if (id >= parts_) continue;
-      const Work& work = *work_;
-      const std::size_t n = n_, parts = parts_;
+      for (int i = 0; i < kSpins && round_.load(std::memory_order_acquire) == seen; ++i) relax();
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return round_.load(std::memory_order_relaxed) != seen; });
+      seen = round_.load(std::memory_order_relaxed);
+      if (places_ == 0) continue;
+      --places_;
+      ++active_;
       lock.unlock();
-      do_part(id, n, parts, work);
+      take_pieces();
       lock.lock();
-      if (--pending_ == 0) done_.notify_one();
+      if (--active_ == 0) done_.notify_one();
     }
   }
 
@@ -69,7 +96,9 @@ class Pool {
   std::condition_variable wake_, done_;
   std::vector<std::thread> threads_;
   const Work* work_ = nullptr;
-  std::size_t n_ = 0, parts_ = 0, pending_ = 0, round_ = 0;
+  std::size_t n_ = 0, piece_ = 1, places_ = 0, active_ = 0;
+  std::atomic<std::size_t> next_{0}, round_{0};
+  std::exception_ptr error_;
 };
 
 // Never destroyed: its threads sleep until the process ends. After a fork the child starts with a new one,
@@ -88,10 +117,10 @@ Pool& the_pool() {
 
 }  // namespace
 
-void split_rows(std::size_t n, int n_threads, const Work& work) {
+void split_rows(std::size_t n, int n_threads, std::size_t multiple, const Work& work) {
   const std::size_t wanted = n_threads < 1 ? 1 : static_cast<std::size_t>(n_threads);
-  const std::size_t parts = std::min({n, wanted, kMostThreads});
-  if (parts <= 1 || !the_pool().run(n, parts, work)) work(0, n);
+  const std::size_t threads = std::min({n, wanted, kMostThreads});
+  if (threads <= 1 || !the_pool().run(n, threads, multiple, work)) work(0, n);
 }
 
 }  // namespace luce

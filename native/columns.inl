@@ -68,8 +68,14 @@ void column_tile(F f, const T* x, T* out, T* tile, size_t k, size_t stride, size
         F::kShifts ? !std::isinf(top[c / w][c % w]) : usable<T>(static_cast<double>(sum[c / w][c % w]));
     if (!fine) aside.emplace_back(x, k, stride, c);
   }
-  for (size_t v = 0; v < vectors; ++v)
-    sum[v] = kLog ? log_of<T>(sum[v]) + lost[v] / sum[v] : T(1) / (sum[v] + lost[v]);
+  for (size_t v = 0; v < vectors; ++v) {
+    if constexpr (kLog) {
+      const Vec<T> value = log_of<T>(sum[v]) + lost[v] / sum[v];
+      sum[v] = F::kShifts ? max<T>(splat(T(0)), value) : value;
+    } else {
+      sum[v] = T(1) / (sum[v] + lost[v]);
+    }
+  }
   for (size_t j = 0; j < k; ++j) {
     for (size_t v = 0; v < vectors; ++v) {
       Vec<T> value = load(tile + j * width + v * w);

@@ -162,7 +162,12 @@ struct Block {
     return special;
   }
 
-  Vec<T> log_sum() const { return log_of<T>(sum) + lost / sum; }
+  // Where the largest weight is 1, the logarithm is not below 0, and rounding must not bring it there.
+  template <class F>
+  Vec<T> log_sum() const {
+    const Vec<T> value = log_of<T>(sum) + lost / sum;
+    return F::kShifts ? max<T>(splat(T(0)), value) : value;
+  }
 
   // Row r as it was read, or patched.
   void copy_row(size_t r, T* row) const {
@@ -181,7 +186,7 @@ void map_short(const T* x, const int64_t* target, T* out, size_t n, size_t k, co
     const VecInt<T> special = block.template weigh<false>(f);
     Vec<T> factor = splat(T(1));
     if constexpr (kLog) {
-      const Vec<T> shift = block.log_sum();
+      const Vec<T> shift = block.template log_sum<F>();
       for (size_t j = 0; j < k; ++j) {
         const size_t at = j * Block<T>::kRows;
         if constexpr (F::kShifts)
@@ -209,7 +214,7 @@ void logsumexp_short(const T* x, const int64_t*, T* out, size_t n, size_t k, con
   for (size_t first = 0; first < n; first += Block<T>::kRows) {
     block.read(x + first * k, k, n - first);
     const VecInt<T> special = block.template weigh<false>(f);
-    store_some(out + first, f.top * f.beta + block.log_sum(), block.count);
+    store_some(out + first, f.top * f.beta + block.template log_sum<Exponential<T>>(), block.count);
     for (size_t r = 0; r < block.count; ++r) {
       if (special[r] == 0) continue;
       bool nan = false;
@@ -245,7 +250,7 @@ void loss_short(const T* x, const int64_t* target, const T* weight, T* losses, T
       ratio = weighs == T(0) ? splat(T(0)) : f.slope(at, weighs) / weighs;
     }
     store(pull, ratio * ws * beta);
-    store_some(losses + first, (block.log_sum() - f.log_weight(at)) * ws, block.count);
+    store_some(losses + first, (block.template log_sum<F>() - f.log_weight(at)) * ws, block.count);
     block.write(grad + first * k, ws * beta / (block.sum + block.lost));
     for (size_t r = 0; r < block.count; ++r) {
       const int64_t y = target[first + r];

@@ -106,6 +106,22 @@ def test_cross_entropy_keeps_its_bounds(dtype: str, k: int, temperature: float, 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [2, 3, 9, 30])
+def test_a_log_probability_is_not_above_zero_nor_a_loss_below(dtype: str, k: int, isa: str) -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(20_000, k - 1)), rng.uniform(0, 90, (20_000, 1))], axis=1).astype(dtype)
+    log_p, loss, grad = np.empty_like(x), np.empty(len(x), dtype), np.empty_like(x)
+    _native.log_softmax(x, log_p)
+    _native.softmax_loss(x, np.full(len(x), k - 1), loss, grad)
+    assert (log_p <= 0).all()
+    assert (loss >= 0).all()
+    slab = np.ascontiguousarray(x.T)[None]
+    columns = np.empty_like(slab)
+    _native.log_softmax(slab, columns)
+    assert (columns <= 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_probabilities_below_the_normal_range_are_rounded_not_lost(dtype: str, isa: str) -> None:
     depth = np.float32(102) if dtype == "float32" else 744.0
     x = np.array([[0, -depth]], dtype)

@@ -9,7 +9,7 @@
 // arXiv 1905.05702.
 #pragma once
 
-#include "rows.inl"
+#include "losses.inl"
 
 namespace {
 

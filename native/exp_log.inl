@@ -4,11 +4,11 @@
 // exp(x) = 2^n exp(r), n = round(x / ln 2), r = x - n ln 2, |r| <= ln(2) / 2 (in two parts where one product
 // is not exact enough); exp(r) = 1 + r + r^2 q(r), q interpolating at the Chebyshev nodes (degree 6 in float,
 // 11 in double: within 0.1 ulp). Results below the normal range are rounded once, 2^n being applied in two
-// factors. Measured error: below 1 ulp where mul_add rounds once. -inf gives 0, NaN NaN.
+// factors. How far results may be off is in tests/tolerances.py. -inf gives 0, NaN NaN.
 //
 // log(x) = e ln 2 + log(m), x = 2^e m, sqrt(1/2) <= m < sqrt(2); with f = m - 1 and s = f / (2 + f),
 // log(1 + f) = 2 atanh(s) = f - f^2 / 2 + s (f^2 / 2 + R), R = sum of 2 s^(2i) / (2i + 1) for i >= 1, whose
-// series is cut below 0.1 ulp. Measured error: below 1 ulp. 0 gives -inf, +inf itself, less than 0 NaN.
+// series is cut below 0.1 ulp. 0 gives -inf, +inf itself, less than 0 NaN.
 #pragma once
 
 #include <limits>

@@ -3,6 +3,7 @@
 
 #include "columns.inl"
 #include "elementwise.inl"
+#include "losses.inl"
 #include "projections.inl"
 #include "short_rows.inl"
 

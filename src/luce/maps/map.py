@@ -126,7 +126,7 @@ def apply(
     direct = (
         out is not None
         and gate.axis == out.ndim - 1
-        and out.flags.c_contiguous
+        and out.flags.carray
         and out.dtype == gate.rows.dtype
         and out.dtype.isnative
     )

@@ -93,7 +93,7 @@ def enter(
     narrow = _is_floating(array.dtype) and array.dtype.itemsize <= 4 and result_dtype != np.float64
     compute: type[np.floating[Any]] = np.float32 if narrow else np.float64
     moved = np.moveaxis(array if given else array.reshape(1), place, -1)
-    rows = np.require(moved, compute, "CA").reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
+    rows = np.require(moved, compute, ["C", "A"]).reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
     if out is not None and np.may_share_memory(rows, out) and rows.ctypes.data != out.ctypes.data:
         rows = rows.copy()  # `out` overlaps `x` without being `x`: writing one would change the other
     if where is not None:

@@ -92,7 +92,7 @@ def checked_target(
                 f"{name}: target must lie in [0, {k}); got {array[row]} at row {row + first_row}. "
                 "If labels start at 1, subtract 1."
             )
-        return np.require(array, np.int64, "CA"), None
+        return np.require(array, np.int64, ["C", "A"]), None
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name}: target must be integer class ids or floating distributions, got dtype {array.dtype}")
     if array.shape != (n, k):
@@ -100,7 +100,7 @@ def checked_target(
     bad = np.flatnonzero(~(array >= 0).all(axis=1))
     if len(bad):
         raise ValueError(f"{name}: target distributions must not be negative or NaN; row {bad[0] + first_row} is")
-    return None, np.require(array, dtype, "CA")
+    return None, np.require(array, dtype, ["C", "A"])
 
 
 def target_array(name: str, target: ArrayLike) -> NDArray[Any]:

@@ -186,7 +186,7 @@ CASES = (
 
 def timed(work: Work, calls: int) -> float:
     """Milliseconds of one call."""
-    time.sleep(PAUSE)
+    time.sleep(PAUSE)  # the peer's threads may spin after its turn, on the core that ours needs
     work()
     began = time.perf_counter()
     for _ in range(calls):

@@ -282,6 +282,7 @@ nb::object small(int member, bool log, nb::handle x, nb::handle out, double temp
     result = nb::borrow(out);
   else
     return nb::none();
+  if (!result.is_valid()) throw nb::python_error();  // no memory
   const View to(result.ptr(), true);
   if (!to.open() || to.format() != from.format() || (*to).ndim != (*from).ndim ||
       !std::equal((*to).shape, (*to).shape + (*to).ndim, (*from).shape))

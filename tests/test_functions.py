@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import tracemalloc
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -669,3 +670,13 @@ def test_a_wrong_argument_is_named(
 ) -> None:
     with pytest.raises(error, match=f"^{message}"):
         function(*arguments, **options)
+
+
+def test_logsumexp_of_a_read_only_array_needs_no_array_of_its_size() -> None:
+    x = np.zeros((4, 100_000))
+    x.flags.writeable = False
+    tracemalloc.start()
+    luce.logsumexp(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 100

@@ -405,7 +405,7 @@ def check(call: Callable[..., Any], name: str, arguments: dict[str, Any]) -> Non
     """A call gives a result, or says in the name of its function what is wrong."""
     try:
         call(**arguments)
-    except Exception as error:
+    except Exception as error:  # any other than the two that are allowed is what the fuzz looks for
         named = re.match(rf"{name}(\.loss_and_grad)?: ", str(error))
         if not named or not isinstance(error, TypeError | ValueError):
             raise AssertionError(f"{arguments}: {error!r}") from error

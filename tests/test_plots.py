@@ -324,7 +324,7 @@ def test_pyplot_is_not_loaded() -> None:
 
 def test_another_format_is_refused() -> None:
     with pytest.raises(ValueError, match="render: format must be one of svg, png, got 'pdf'"):
-        render(simplex(), "pdf")  # type: ignore[arg-type]
+        render(simplex(), "pdf")  # type: ignore[arg-type]  # the point of the test
 
 
 # The command

@@ -165,3 +165,25 @@ assert np.array_equal(out, expected)
 def test_a_forked_child_computes_with_threads_of_its_own() -> None:
     run = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
+
+
+def test_a_thread_that_runs_out_of_memory_tells_the_caller() -> None:
+    code = """
+import resource
+import numpy as np
+from luce import _native
+x = np.zeros((4, 2_000_000), np.float32)  # every number is a candidate, and candidates are kept in doubles
+out = np.empty_like(x)
+_native.softmax(x, out, n_threads=2)  # the pool has its threads
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), resource.RLIM_INFINITY))
+try:
+    _native.entmax(x, out, n_threads=2, shape=2)
+except MemoryError:
+    print("told")
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+_native.entmax(x, out, n_threads=2, shape=2)
+print(out[0, 0] * 2_000_000)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.split() == ["told", "1.0"], run.stderr

@@ -612,6 +612,7 @@ def test_gradients_per_example() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_forward_mode_says_plainly_that_it_is_not_offered() -> None:
     x = followed().detach()
+    # torch's own message and class: what a user sees who asks for what is not offered
     with pytest.raises(NotImplementedError, match="must implement the jvp function"):
         torch.func.jvp(luce.softmax, (x,), (x,))
 
@@ -944,7 +945,7 @@ def outcome(call: Call) -> Any:
         warnings.simplefilter("ignore")
         try:
             return call()
-        except Exception as error:
+        except Exception as error:  # the peers raise every kind, and which one is what is compared
             return f"{type(error).__name__}: {error}"
 
 
@@ -988,3 +989,12 @@ def test_entmax_does_not_work_under_func() -> None:
     for transform in (torch.func.vmap(entmax.sparsemax), torch.func.grad(lambda x: entmax.sparsemax(x).square().sum())):
         with pytest.raises(RuntimeError, match="setup_context"):
             transform(x)
+
+
+def test_a_gradient_goes_into_tensors_only() -> None:
+    link, x = luce.links.Softmax(), torch.zeros(2, 3)
+    for out in (np.zeros((2, 3), np.float32), torch.zeros(3, 2)):
+        with pytest.raises(TypeError, match=r"^Softmax\.loss_and_grad: out must be a tensor of the shape of logits"):
+            link.loss_and_grad(x, torch.tensor([0, 1]), out=out)
+    with pytest.raises(TypeError, match=r"^linear_cross_entropy: linear_weight and linear_bias must be tensors"):
+        luce.linear_cross_entropy(x, [[1.0, 0.0, 0.0]], torch.tensor([0, 0]))

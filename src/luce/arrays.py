@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Floats = NDArray[np.floating[Any]]
 _NOT_FOREIGN = (np.ndarray, np.generic, float, int, list, tuple)  # a tuple, which torch.compile can follow
-_NATIVE = (np.dtype(np.float32), np.dtype(np.float64))
+NATIVE = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def as_rows(x: object, axis: int, out: object) -> tuple[Floats, Floats] | None:
     `None` for anything but float32 or float64 arrays that are contiguous (in C's or Fortran's order), `out` being `x`
     itself or apart from it; `enter` is the way in for everything, and says what is wrong.
     """
-    if type(x) is not np.ndarray or x.dtype not in _NATIVE or type(axis) is not int:
+    if type(x) is not np.ndarray or x.dtype not in NATIVE or type(axis) is not int:
         return None
     flags, ndim = x.flags, x.ndim
     if ndim == 0 or x.size == 0 or not flags.aligned or not -ndim <= axis < ndim:

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
     except MemoryError:
         return _fail("not enough memory", 1)
-    except Exception as error:
+    except Exception as error:  # whatever is left is our fault, and a person is told so without a traceback
         if os.environ.get("LUCE_DEBUG"):
             raise
         return _fail(f"{type(error).__name__}: {error}. This is a bug in Luce; LUCE_DEBUG=1 shows where", 1)

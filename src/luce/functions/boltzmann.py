@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from luce import _native
 from luce.arrays import checked_axis, enter, library, plain, positive
 from luce.functions.gumbel import Random, with_noise
-from luce.maps import ARGMAX, Map, apply, formulas
+from luce.links.softmax import SOFTMAX
+from luce.maps import ARGMAX, apply
 from luce.maps.formulas import cast, choose, total, widened
-
-BOLTZMANN = Map("boltzmann", _native.softmax, formulas.softmax, formulas.softmax_vjp)
 
 
 def boltzmann(
@@ -35,7 +33,7 @@ def boltzmann(
 
     Arguments, result and errors are those of `softmax`; `temperature` is in units of the values.
     """
-    return apply(BOLTZMANN, x, axis, temperature=temperature, where=where, out=out, dtype=dtype)
+    return apply(SOFTMAX, x, axis, name="boltzmann", temperature=temperature, where=where, out=out, dtype=dtype)
 
 
 def boltzmann_sample(

@@ -37,11 +37,11 @@ def softmax_covariance(x: ArrayLike, axis: int = -1, *, temperature: float = 1.0
     """
     positive("softmax_covariance", "temperature", temperature, ARGMAX)
     if (xp := library(x)) is not None:
-        place = checked_axis("softmax_covariance", axis, x.ndim)  # type: ignore[union-attr]
-        p = softmax(x, axis, temperature=temperature)
-        return _covariance(
-            xp, (xp.movedim if xp.__name__ == "torch" else xp.moveaxis)(p if p.ndim else xp.reshape(p, (1,)), place, -1)
-        )
+        other: Any = x
+        place = checked_axis("softmax_covariance", axis, other.ndim)
+        p: Any = softmax(other, axis, temperature=temperature)
+        p = p if p.ndim else xp.reshape(p, (1,))
+        return _covariance(xp, xp.movedim(p, place, -1) if xp.__name__ == "torch" else xp.moveaxis(p, place, -1))
     gate = enter("softmax_covariance", x, axis)
     matrices = _covariance(np, softmax(gate.rows, temperature=temperature))
     return matrices.reshape(*gate.shape, gate.shape[-1]).astype(gate.dtype, copy=False)

@@ -201,16 +201,7 @@ class Entmax:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Fenchel and Young's loss of each row and its gradient in the logits, computed together.
 
-        Args:
-            logits: (N, K).
-            target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
-            out: (N, K), where the gradient goes; it may be `logits` itself.
-
-        Returns:
-            Loss (N,) in nats, gradient (N, K) of each row's loss.
-
-        Raises:
-            TypeError, ValueError: the message names the argument, and the row of a wrong class id.
+        Arguments, results and errors are those of `Softmax.loss_and_grad`.
         """
         return loss_rows(
             "Entmax.loss_and_grad",
@@ -251,16 +242,7 @@ class Sparsemax:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Fenchel and Young's loss of each row and its gradient in the logits, computed together.
 
-        Args:
-            logits: (N, K).
-            target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
-            out: (N, K), where the gradient goes; it may be `logits` itself.
-
-        Returns:
-            Loss (N,) in nats, gradient (N, K) of each row's loss.
-
-        Raises:
-            TypeError, ValueError: the message names the argument, and the row of a wrong class id.
+        Arguments, results and errors are those of `Softmax.loss_and_grad`.
         """
         return loss_rows(
             "Sparsemax.loss_and_grad",

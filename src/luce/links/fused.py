@@ -140,21 +140,23 @@ def _of_tensors(
     sums_to_one: bool,
 ) -> tuple[Any, Any]:
     """The same on torch tensors on the CPU, out of autograd's sight: the gradient is already there."""
+    if library(logits).__name__ != "torch" or logits.device.type != "cpu":
+        raise TypeError(f"{name}: takes NumPy arrays and torch tensors on the CPU")
     import torch
 
-    if not isinstance(logits, torch.Tensor) or logits.device.type != "cpu":
-        raise TypeError(f"{name}: takes NumPy arrays and torch tensors on the CPU")
+    if out is not None and (not isinstance(out, torch.Tensor) or out.shape != logits.shape):
+        raise TypeError(f"{name}: out must be a tensor of the shape of logits, {tuple(logits.shape)}")
     arrays = [
         (a.float() if a.dtype == torch.bfloat16 else a).detach().numpy() if isinstance(a, torch.Tensor) else a
         for a in (logits, target)
     ]
-    direct = out is not None and out.dtype != torch.bfloat16
+    place = None if out is None or out.dtype == torch.bfloat16 else out.detach().numpy()
     loss, grad = loss_rows(
         name,
         kernel,
         *arrays,
         temperature=temperature,
-        out=out.detach().numpy() if direct else None,
+        out=place,
         shape=shape,
         margin=margin,
         sums_to_one=sums_to_one,
@@ -162,6 +164,6 @@ def _of_tensors(
     dtype = logits.dtype if logits.dtype.is_floating_point else torch.from_numpy(grad).dtype
     if out is None:
         return torch.from_numpy(loss).to(dtype), torch.from_numpy(grad).to(dtype)
-    if not direct:
+    if place is None:
         out.copy_(torch.from_numpy(grad))
     return torch.from_numpy(loss).to(dtype), out

@@ -19,10 +19,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from luce import _native
 from luce.arrays import as_array, enter, positive
 from luce.links.fused import loss_rows
-from luce.links.softmax import log_softmax
-from luce.maps import ARGMAX, Map, apply, formulas
+from luce.links.softmax import SOFTMAX, log_softmax
+from luce.maps import ARGMAX, apply
 
-PSEUDO = Map("pseudo_softmax", _native.softmax, formulas.softmax, formulas.softmax_vjp)
 NATURAL = 1 / math.log(2.0)  # the temperature at which softmax has base 2
 _FRACTION = 24  # bits behind the point in the integer version
 
@@ -60,7 +59,7 @@ def pseudo_softmax(
     array([0.1445, 0.2891, 0.5781], dtype=float32)
     """
     if scale is None:
-        return apply(PSEUDO, x, axis, temperature=NATURAL, where=where, out=out, dtype=dtype)
+        return apply(SOFTMAX, x, axis, name="pseudo_softmax", temperature=NATURAL, where=where, out=out, dtype=dtype)
     logits = as_array("pseudo_softmax", x)
     if logits.dtype != np.int8:
         raise TypeError(f"pseudo_softmax: with scale the logits must be int8, got dtype {logits.dtype}")
@@ -108,7 +107,7 @@ class PseudoSoftmax:
 
     def probabilities(self, logits: ArrayLike) -> NDArray[Any]:
         """Probabilities (..., K) for logits (..., K)."""
-        return apply(PSEUDO, logits, -1, temperature=self.temperature * NATURAL)
+        return apply(SOFTMAX, logits, -1, name="pseudo_softmax", temperature=self.temperature * NATURAL)
 
     def log_probabilities(self, logits: ArrayLike) -> NDArray[Any]:
         """Logarithms of the probabilities (..., K)."""
@@ -119,16 +118,7 @@ class PseudoSoftmax:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Cross-entropy of each row and its gradient in the logits, computed together.
 
-        Args:
-            logits: (N, K).
-            target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
-            out: (N, K), where the gradient goes; it may be `logits` itself.
-
-        Returns:
-            Loss (N,) in nats, gradient (N, K) of each row's loss.
-
-        Raises:
-            TypeError, ValueError: the message names the argument, and the row of a wrong class id.
+        Arguments, results and errors are those of `Softmax.loss_and_grad`.
         """
         return loss_rows(
             "PseudoSoftmax.loss_and_grad",

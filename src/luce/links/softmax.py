@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from luce import _native
-from luce.arrays import as_array, as_rows, enter, library, plain, positive
+from luce.arrays import NATIVE, as_array, enter, library, plain, positive
 from luce.links.fused import loss_rows
 from luce.maps import ARGMAX, SERIAL, Map, apply, formulas
 from luce.threads import default_threads
@@ -128,11 +128,11 @@ def _short(x: Any, axis: int) -> NDArray[Any] | None:
     """The short way: values of a contiguous array whose classes come last, one for each row."""
     if type(x) is not np.ndarray or not x.flags.c_contiguous or type(axis) is not int or axis not in (-1, x.ndim - 1):
         return None
-    rows = as_rows(x, -1, np.empty_like(x) if not x.flags.writeable else x)
-    if rows is None:
+    if x.dtype not in NATIVE or x.ndim == 0 or x.size == 0 or not x.flags.aligned:
         return None
-    values: NDArray[Any] = np.empty(len(rows[0]), x.dtype)
-    _native.logsumexp(rows[0], values, 1.0, 1 if x.size < SERIAL else default_threads())
+    rows = x.reshape(-1, x.shape[-1])
+    values: NDArray[Any] = np.empty(len(rows), x.dtype)
+    _native.logsumexp(rows, values, 1.0, 1 if x.size < SERIAL else default_threads())
     return values
 
 

@@ -100,16 +100,7 @@ class Spherical:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Negative log-likelihood of each row and its gradient in the logits, computed together.
 
-        Args:
-            logits: (N, K).
-            target: (N,) class ids of any integer dtype, or (N, K) distributions, floating.
-            out: (N, K), where the gradient goes; it may be `logits` itself.
-
-        Returns:
-            Loss (N,) in nats, gradient (N, K) of each row's loss.
-
-        Raises:
-            TypeError, ValueError: the message names the argument, and the row of a wrong class id.
+        Arguments, results and errors are those of `Softmax.loss_and_grad`.
         """
         return loss_rows(
             "Spherical.loss_and_grad",

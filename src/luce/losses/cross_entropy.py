@@ -92,11 +92,12 @@ def weighted_rows(
         kept = ids != ignore_index
         ids = np.where(kept, ids, 0)
     classes, distributions = checked_target(name, ids, n, k, np.dtype(np.float64), first_row)
-    log_p = np.asarray(link.log_probabilities(logits), np.float64)
+    log_p = link.log_probabilities(logits)
     smooth = _expected_loss(log_p, _uniform(logits) * class_weight) if label_smoothing else np.zeros(n)
     if classes is not None:
         row_weight = class_weight[classes] * kept
-        hard = np.where(row_weight == 0, 0, -log_p[np.arange(n), classes]) * row_weight
+        picked = log_p[np.arange(n), classes].astype(np.float64)
+        hard = np.where(row_weight == 0, 0, -picked) * row_weight
         return _blend(hard, np.where(kept, smooth, 0), label_smoothing), float(row_weight.sum())
     q = np.asarray(distributions)
     return _blend(_expected_loss(log_p, q * class_weight), smooth * q.sum(axis=1), label_smoothing), float(n)
@@ -139,7 +140,7 @@ def _uniform(logits: NDArray[Any]) -> NDArray[np.float64]:
     return uniform
 
 
-def _expected_loss(log_p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
+def _expected_loss(log_p: NDArray[Any], q: NDArray[np.float64]) -> NDArray[np.float64]:
     """Take -sum q log p for each row, with 0 log 0 = 0."""
     loss: NDArray[np.float64] = -(np.where(q == 0, 0, log_p) * q).sum(axis=1)
     return loss

@@ -70,6 +70,8 @@ def linear_cross_entropy(
     tensors = library(input) is not None
     x: Any = input if tensors else as_array(f"{name}: input", input)
     matrix: Any = linear_weight if tensors else as_array(f"{name}: linear_weight", linear_weight)
+    if tensors and any(a is not None and library(a) is not library(x) for a in (matrix, linear_bias)):
+        raise TypeError(f"{name}: linear_weight and linear_bias must be tensors, as input is")
     if x.ndim != 2 or matrix.ndim != 2 or x.shape[1] != matrix.shape[1]:
         raise ValueError(
             f"{name}: input must have shape (N, D) and linear_weight (K, D), got {tuple(x.shape)} and "

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "linear_pass.hpp"
 #include "threads.hpp"
 
 namespace nb = nanobind;
@@ -28,6 +29,8 @@ using Slabs = nb::ndarray<T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 // Numbers for which a second thread is worth waking.
 constexpr std::size_t kGrain = 1 << 15;
+// Products for which it is, in a linear layer.
+constexpr std::size_t kLinearGrain = 1 << 19;
 // Rows that short-row kernels work on side by side, whatever the instruction set.
 constexpr std::size_t kMultiple = 16;
 // What threads share out among them where there are no rows: columns, single numbers.
@@ -219,6 +222,94 @@ void bind_family(nb::module_& m) {
   bind_elementwise<T>(m, "log_sigmoid", [] { return kernels_of<T>().log_sigmoid; });
 }
 
+template <class T, class X>
+luce::LinearRows<T, X> linear_rows(const Rows<const X>& x, const Column<const T>& center,
+                                   const Rows<const T>& matrix, const Column<const T>& offset) {
+  const std::size_t d = x.shape(1), m = matrix.shape(0);
+  expect(center.shape(0) == d && matrix.shape(1) == d, "center and matrix must have the columns of x");
+  expect(offset.shape(0) == m && m > 0, "offset must have one entry for each row of matrix");
+  return {x.data(), x.shape(0), d, m, center.data(), matrix.data(), offset.data()};
+}
+
+template <class T>
+luce::RowLoss<T> row_loss(int member, const Target& classes,
+                          const std::optional<Rows<const T>>& distributions, const Rows<const T>& weight,
+                          std::size_t n, std::size_t m, luce::Parameters p) {
+  using Table = luce::Table<T>;
+  constexpr luce::MemberKernels<T> Table::* members[] = {&Table::softmax, &Table::taylor, &Table::spherical,
+                                                         &Table::entmax};
+  const Table& table = kernels_of<T>();
+  const std::size_t problems = weight.shape(1);
+  expect(weight.shape(0) == n && problems > 0 && m % problems == 0,
+         "weight must have shape (n, B), B k rows");
+  expect(member >= 0 && member <= 4, "no such loss");
+  expect(classes.has_value() != distributions.has_value(), "either classes or distributions");
+  luce::RowLoss<T> loss{.weight = weight.data(), .problems = problems, .parameters = p};
+  if (classes) {
+    expect(member < 4 && classes->shape(0) == n, "classes must have one entry for each row");
+    expect_classes(classes->data(), n, m / problems);
+    loss.classes = classes->data();
+    loss.by_class = (table.*members[member]).loss;
+  } else {
+    expect(distributions->shape(0) == n && distributions->shape(1) == m / problems,
+           "distributions must have shape (n, k)");
+    loss.distributions = distributions->data();
+    loss.by_distribution = member < 4 ? (table.*members[member]).soft_loss : table.sigmoid_loss;
+  }
+  return loss;
+}
+
+template <class T, class X>
+void bind_linear(nb::module_& m) {
+  m.def(
+      "linear_pass",
+      [](Rows<const X> x, Column<const T> center, Rows<const T> matrix, Column<const T> offset,
+         Target classes, std::optional<Rows<const T>> distributions, Rows<const T> weight,
+         Column<double> loss, Rows<double> grad, Column<double> grad_offset, int member, double beta,
+         double shape, double margin, int n_threads) {
+        const auto rows = linear_rows<T, X>(x, center, matrix, offset);
+        const auto row = row_loss<T>(member, classes, distributions, weight, rows.n, rows.m,
+                                     {beta, shape, margin, nullptr, 0});
+        expect(loss.shape(0) == row.problems && grad_offset.shape(0) == rows.m && grad.shape(0) == rows.m &&
+                   grad.shape(1) == rows.d,
+               "loss must have shape (B), grad (m, d), grad_offset (m)");
+        nb::gil_scoped_release unlocked;
+        luce::linear_pass(kernels_of<T>(), rows, row, loss.data(), grad.data(), grad_offset.data(),
+                          rows.n * rows.d * rows.m < kLinearGrain ? 1 : n_threads);
+      },
+      "x"_a.noconvert(), "center"_a.noconvert(), "matrix"_a.noconvert(), "offset"_a.noconvert(),
+      "classes"_a.noconvert().none(), "distributions"_a.noconvert().none(), "weight"_a.noconvert(),
+      "loss"_a.noconvert(), "grad"_a.noconvert(), "grad_offset"_a.noconvert(), "member"_a, "beta"_a,
+      "shape"_a, "margin"_a, "n_threads"_a);
+  m.def(
+      "linear_logits",
+      [](Rows<const X> x, Column<const T> center, Rows<const T> matrix, Column<const T> offset, Rows<T> out,
+         int n_threads) {
+        const auto rows = linear_rows<T, X>(x, center, matrix, offset);
+        expect(out.shape(0) == rows.n && out.shape(1) == rows.m, "out must have shape (n, m)");
+        nb::gil_scoped_release unlocked;
+        luce::linear_logits(kernels_of<T>(), rows, out.data(),
+                            rows.n * rows.d * rows.m < kLinearGrain ? 1 : n_threads);
+      },
+      "x"_a.noconvert(), "center"_a.noconvert(), "matrix"_a.noconvert(), "offset"_a.noconvert(),
+      "out"_a.noconvert(), "n_threads"_a);
+  m.def(
+      "linear_moments",
+      [](Rows<const X> x, Column<const T> center, Column<const T> weight, Column<double> first,
+         Column<double> second, int n_threads) {
+        const std::size_t n = x.shape(0), d = x.shape(1);
+        expect(center.shape(0) == d && first.shape(0) == d && second.shape(0) == d,
+               "one entry for each column");
+        expect(weight.shape(0) == n, "weight must have one entry for each row");
+        const luce::LinearRows<T, X> rows{x.data(), n, d, 0, center.data(), nullptr, nullptr};
+        nb::gil_scoped_release unlocked;
+        luce::linear_moments(kernels_of<T>(), rows, weight.data(), first.data(), second.data(),
+                             n * d < kLinearGrain ? 1 : n_threads);
+      },
+      "x"_a.noconvert(), "center"_a.noconvert(), "weight"_a.noconvert(), "first"_a.noconvert(),
+      "second"_a.noconvert(), "n_threads"_a);
+}
+
 // A contiguous NumPy array of float32 or float64 seen through the buffer protocol, which takes a fraction of
 // the time of an nb::ndarray.
 class View {
@@ -306,6 +397,12 @@ NB_MODULE(_native, m) {
   table();  // a wrong LUCE_ISA fails here, at import
   bind_family<float>(m);
   bind_family<double>(m);
+  bind_linear<float, std::uint8_t>(m);
+  bind_linear<float, float>(m);
+  bind_linear<float, double>(m);
+  bind_linear<double, std::uint8_t>(m);
+  bind_linear<double, float>(m);
+  bind_linear<double, double>(m);
   m.def("small", small, "member"_a, "log"_a, "x"_a, "out"_a.none(), "temperature"_a, "shape"_a);
   m.def("instruction_set", [] { return std::string(table().name); });
   m.def("instruction_sets", [] {

@@ -42,6 +42,24 @@ struct MemberKernels {
   SoftLoss soft_loss;
 };
 
+// The two products of a linear layer over rows x (n, d) of X, read as x - center. `matrix` (m, padded) and
+// `center` (padded) end in zeros that fill up a vector, where padded = padded(d).
+template <class T, class X>
+struct LinearKernels {
+  // z (n, m) = (x - center) matrix' + offset (m).
+  void (*logits)(const X* x, const T* center, const T* matrix, const T* offset, T* z, std::size_t n,
+                 std::size_t d, std::size_t m);
+  // grad (m, padded) += residual' (x - center), for residual (n, m): products in T, added up in double.
+  void (*gradient)(const X* x, const T* center, const T* residual, double* grad, std::size_t n, std::size_t d,
+                   std::size_t m);
+  // first, second (padded) += weight' (x - center) and weight' (x - center)^2, for weight (n).
+  void (*moments)(const X* x, const T* center, const T* weight, double* first, double* second, std::size_t n,
+                  std::size_t d);
+};
+
+// The columns with those that fill up a vector of any instruction set.
+constexpr std::size_t padded(std::size_t d) { return (d + 15) / 16 * 16; }
+
 template <class T>
 struct Table {
   MemberKernels<T> softmax, taylor, spherical, entmax;
@@ -52,6 +70,9 @@ struct Table {
   void (*log_sigmoid)(const T* x, T* out, std::size_t n, const Parameters& p);
   // Cross-entropies of k independent questions, summed over each row; target (n, k) lies in [0, 1].
   typename MemberKernels<T>::SoftLoss sigmoid_loss;
+  LinearKernels<T, std::uint8_t> linear_u8;
+  LinearKernels<T, float> linear_f32;
+  LinearKernels<T, double> linear_f64;
 };
 
 struct Kernels {

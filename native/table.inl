@@ -3,6 +3,7 @@
 
 #include "columns.inl"
 #include "elementwise.inl"
+#include "linear.inl"
 #include "losses.inl"
 #include "projections.inl"
 #include "short_rows.inl"
@@ -60,6 +61,11 @@ constexpr luce::MemberKernels<T> taylor() {
              const Parameters& p) { by_degree<T>(&M::soft_loss, p, x, target, weight, losses, grad, n, k); }};
 }
 
+template <class T, class X>
+constexpr luce::LinearKernels<T, X> linear() {
+  return {linear_logits<T, X>, linear_gradient<T, X>, linear_moments<T, X>};
+}
+
 template <class T>
 constexpr luce::Table<T> table() {
   return {member<Exponential<T>, T>(),
@@ -69,7 +75,10 @@ constexpr luce::Table<T> table() {
           map_by_length<logsumexp_short<T>, logsumexp<T>, T>,
           sigmoid<T>,
           log_sigmoid<T>,
-          sigmoid_loss<T>};
+          sigmoid_loss<T>,
+          linear<T, std::uint8_t>(),
+          linear<T, float>(),
+          linear<T, double>()};
 }
 
 }  // namespace

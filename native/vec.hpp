@@ -177,6 +177,105 @@ inline bool all(VecInt<T> where) {
   return mask_bits<T>(where) == (1u << kWidth<T>)-1;
 }
 
+// Numbers of another type, converted: uint8 and either floating type to T.
+template <class T, class X>
+inline Vec<T> load_as(const X* p) {
+  if constexpr (sizeof(X) == sizeof(T)) {
+    return load(p);
+  } else if constexpr (sizeof(X) == 1) {
+#if defined(__AVX512F__)
+    // The forms with a mask of ones: gcc takes the plain ones for reading what nobody wrote.
+    if constexpr (sizeof(T) == sizeof(float))
+      return (Vec<T>)_mm512_maskz_cvtepi32_ps(
+          0xffff, _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+    else
+      return (Vec<T>)_mm512_maskz_cvtepi32_pd(
+          0xff, _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return (Vec<T>)_mm256_cvtepi32_ps(
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+    } else {
+      std::int32_t four;
+      std::memcpy(&four, p, sizeof four);
+      return (Vec<T>)_mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)));
+    }
+#else
+    Vec<T> v;
+    for (std::size_t i = 0; i < kWidth<T>; ++i) v[i] = static_cast<T>(p[i]);
+    return v;
+#endif
+  } else {
+    typedef X From __attribute__((vector_size(kVectorBytes / sizeof(T) * sizeof(X))));
+    From v;
+    std::memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, Vec<T>);
+  }
+}
+
+// The first `count` of them, then zeros.
+template <class T, class X>
+inline Vec<T> load_part_as(const X* p, std::size_t count) {
+  X buffer[kWidth<T>] = {};
+  std::memcpy(buffer, p, count * sizeof(X));
+  return load_as<T>(buffer);
+}
+
+// The sum of the numbers of a vector, by halves.
+template <class T>
+inline T sum_of(Vec<T> v) {
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+#if defined(__AVX512F__)
+    const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 0),
+                                      _mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 1));
+#else
+    const __m256 half = (__m256)v;
+#endif
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  } else {
+#if defined(__AVX512F__)
+    const __m256d half = _mm256_add_pd(_mm512_maskz_extractf64x4_pd(0xf, (__m512d)v, 0),
+                                       _mm512_maskz_extractf64x4_pd(0xf, (__m512d)v, 1));
+#else
+    const __m256d half = (__m256d)v;
+#endif
+    const __m128d s = _mm_add_pd(_mm256_castpd256_pd128(half), _mm256_extractf128_pd(half, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+  }
+#else
+  T s = v[0];
+  for (std::size_t i = 1; i < kWidth<T>; ++i) s += v[i];
+  return s;
+#endif
+}
+
+// The sums of four vectors.
+template <class T>
+inline void sums_of(Vec<T> a, Vec<T> b, Vec<T> c, Vec<T> d, T* out) {
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+#if defined(__AVX512F__)
+    const auto halve = [](Vec<T> v) {
+      return _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 0),
+                           _mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 1));
+    };
+#else
+    const auto halve = [](Vec<T> v) { return (__m256)v; };
+#endif
+    const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(halve(a), halve(b)), _mm256_hadd_ps(halve(c), halve(d)));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+    return;
+  }
+#endif
+  out[0] = sum_of<T>(a);
+  out[1] = sum_of<T>(b);
+  out[2] = sum_of<T>(c);
+  out[3] = sum_of<T>(d);
+}
+
 // Write past the caches; `p` is aligned to a vector. `fence` before anyone else reads.
 template <class T>
 inline void stream(T* p, Vec<T> v) {

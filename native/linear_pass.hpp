@@ -32,10 +32,15 @@ struct RowLoss {
 
 namespace linear {
 
-constexpr std::size_t kBlockRows = 64;       // their features stay in the second cache
-constexpr std::size_t kRunRows = 256;        // at least, for a run of rows that adds up on its own
-constexpr std::size_t kMostRuns = 32;        // the same for any number of threads: they change no result
-constexpr std::size_t kRunBytes = 16 << 20;  // of all sums together
+constexpr std::size_t kBlockBytes = 192 << 10;  // of features: they stay in the second cache
+constexpr std::size_t kRunRows = 256;           // at least, for a run of rows that adds up on its own
+constexpr std::size_t kMostRuns = 32;           // the same for any number of threads: they change no result
+constexpr std::size_t kRunBytes = 16 << 20;     // of all sums together
+
+template <class T, class X>
+std::size_t block_rows(const LinearRows<T, X>& rows) {
+  return std::clamp<std::size_t>(kBlockBytes / std::max<std::size_t>(1, rows.d * sizeof(X)), 16, 256);
+}
 
 template <class T, class X>
 const LinearKernels<T, X>& kernels_for(const Table<T>& table) {
@@ -73,10 +78,11 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
   sums.loss.assign(b, 0);
   sums.grad.assign(m * padded.stride, 0);
   sums.grad_offset.assign(m, 0);
-  std::vector<T> z(kBlockRows * m), values(kBlockRows * b), targets;
+  const std::size_t block = block_rows(rows);
+  std::vector<T> z(block * m), values(block * b), targets;
   std::vector<std::int64_t> classes;
-  for (std::size_t row = first; row < last; row += kBlockRows) {
-    const std::size_t n = std::min(kBlockRows, last - row);
+  for (std::size_t row = first; row < last; row += block) {
+    const std::size_t n = std::min(block, last - row);
     const X* x = rows.x + row * rows.d;
     const T* weight = loss.weight + row * b;
     kernels.logits(x, padded.center.data(), padded.matrix.data(), rows.offset, z.data(), n, rows.d, m);
@@ -138,7 +144,7 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
 template <class T, class X>
 void linear_logits(const Table<T>& table, const LinearRows<T, X>& rows, T* out, int n_threads) {
   const linear::Padded<T> padded(rows.matrix, rows.center, rows.m, rows.d);
-  split_rows(rows.n, n_threads, linear::kBlockRows, [&](std::size_t first, std::size_t last) {
+  split_rows(rows.n, n_threads, 4, [&](std::size_t first, std::size_t last) {
     linear::kernels_for<T, X>(table).logits(rows.x + first * rows.d, padded.center.data(),
                                             padded.matrix.data(), rows.offset, out + first * rows.m,
                                             last - first, rows.d, rows.m);
@@ -151,16 +157,17 @@ void linear_moments(const Table<T>& table, const LinearRows<T, X>& rows, const T
                     double* second, int n_threads) {
   using namespace linear;
   const Padded<T> padded(rows.matrix, rows.center, rows.m, rows.d);
-  const std::size_t count = std::clamp<std::size_t>(rows.n / kRunRows, 1, kMostRuns);
+  const std::size_t count = std::clamp<std::size_t>(rows.n / kRunRows, 1, kMostRuns),
+                    block = block_rows(rows);
   std::vector<std::vector<double>> sums(count);
   split_rows(count, n_threads, 1, [&](std::size_t from, std::size_t to) {
     for (std::size_t i = from; i < to; ++i) {
       sums[i].assign(2 * padded.stride, 0);
       const std::size_t last = rows.n * (i + 1) / count;
-      for (std::size_t row = rows.n * i / count; row < last; row += kBlockRows)
+      for (std::size_t row = rows.n * i / count; row < last; row += block)
         kernels_for<T, X>(table).moments(rows.x + row * rows.d, padded.center.data(), weight + row,
                                          sums[i].data(), sums[i].data() + padded.stride,
-                                         std::min(kBlockRows, last - row), rows.d);
+                                         std::min(block, last - row), rows.d);
     }
   });
   std::fill_n(first, rows.d, 0);

@@ -107,7 +107,7 @@ inline void store_some(T* p, Vec<T> v, std::size_t count) {
 
 template <class T>
 inline Vec<T> splat(T value) {
-  return Vec<T>{} + value;
+  return value - Vec<T>{};  // minus nothing is no work: plus nothing would turn -0 into 0
 }
 
 // Whether mul_add rounds once.

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from luce.datasets import Dataset, open_dataset
     from luce.evaluation import Evaluation
     from luce.regression.estimator import SoftmaxRegression
+    from luce.regression.estimator_cv import SoftmaxRegressionCV
     from luce.training import train
 
 __version__ = "0.1.0"
@@ -63,6 +64,7 @@ __all__ = [
     "ModelError",
     "Prediction",
     "SoftmaxRegression",
+    "SoftmaxRegressionCV",
     "__version__",
     "boltzmann",
     "boltzmann_mean",
@@ -106,6 +108,7 @@ _LAZY = {
     "ImageClassifier": ("luce.classifier", "ImageClassifier"),
     "Prediction": ("luce.classifier", "Prediction"),
     "SoftmaxRegression": ("luce.regression.estimator", "SoftmaxRegression"),
+    "SoftmaxRegressionCV": ("luce.regression.estimator_cv", "SoftmaxRegressionCV"),
     "load": ("luce.classifier", "load_classifier"),
     "open_dataset": ("luce.datasets", "open_dataset"),
     "train": ("luce.training", "train"),

@@ -4,7 +4,7 @@ Maps take rows (N, K) or slabs (M, K, S) of which K is the axis of the classes; 
 one for each row, are for rows only. Losses take class ids (N,) or distributions (N, K).
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,6 +143,39 @@ def sigmoid_loss(
     shape: float = 0,
     margin: float = 0,
     shapes: NDArray[np.float64] | None = None,
+) -> None: ...
+def linear_pass(
+    x: NDArray[Any],
+    center: NDArray[_F],
+    matrix: NDArray[_F],
+    offset: NDArray[_F],
+    classes: NDArray[np.int64] | None,
+    distributions: NDArray[_F] | None,
+    weight: NDArray[_F],
+    loss: NDArray[np.float64],
+    grad: NDArray[np.float64],
+    grad_offset: NDArray[np.float64],
+    member: int,
+    beta: float,
+    shape: float,
+    margin: float,
+    n_threads: int,
+) -> None: ...
+def linear_logits(
+    x: NDArray[Any],
+    center: NDArray[_F],
+    matrix: NDArray[_F],
+    offset: NDArray[_F],
+    out: NDArray[_F],
+    n_threads: int,
+) -> None: ...
+def linear_moments(
+    x: NDArray[Any],
+    center: NDArray[_F],
+    weight: NDArray[_F],
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    n_threads: int,
 ) -> None: ...
 def small(
     member: int, log: bool, x: object, out: object, temperature: float, shape: float

@@ -1,16 +1,19 @@
 """Softmax regression: features to logits."""
 
-from luce.regression.cross_validation import Choice, choose_strength
+from luce.regression.cross_validation import Choice, choose_strength, standard
 from luce.regression.objective import Rows, mean_and_deviation
-from luce.regression.solver import Penalty, Solution, gap_bound, solve
+from luce.regression.row_loss import RowLoss, row_loss
+from luce.regression.solver import Penalty, Solution, solve
 
 __all__ = [
     "Choice",
     "Penalty",
+    "RowLoss",
     "Rows",
     "Solution",
     "choose_strength",
-    "gap_bound",
     "mean_and_deviation",
+    "row_loss",
     "solve",
+    "standard",
 ]

@@ -1,7 +1,7 @@
 """The strength of the penalty, chosen by cross-validation along a warm-started path.
 
 All folds are solved side by side in one pass over the data: a fold is a column of row weights with zeros at the rows
-it holds out, so no rows are copied.
+it holds out, so no rows are copied, and the spectrum of the features is computed once.
 """
 
 from __future__ import annotations
@@ -13,14 +13,117 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from luce.links import log_softmax
+from luce.links import Link, Softmax
 from luce.regression.objective import Float64, Rows, logits, mean_and_deviation
-from luce.regression.solver import Penalty, Solution, solve
+from luce.regression.preconditioner import Spectrum, spectrum
+from luce.regression.row_loss import row_loss
+from luce.regression.solver import Penalty, Solution, one_blas_thread, solve
 
 STRENGTHS = tuple(10.0 ** (-0.5 * i) for i in range(11))  # 1 … 1e-5, per row, on standardised features
-_PATH_TOL = 1e-3  # tells the strengths apart
-_LOGITS_TOL = 2e-4  # what is calibrated on must be nearer to the optimum: 1e-3 leaves the logits too small
+_PATH_TOL = 1e-4  # tells the strengths apart
+_LOGITS_TOL = 2e-5  # what is calibrated on must be nearer to the optimum: else the logits are too small
 _FIRST = 0.1  # where the path begins
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """The problems of a cross-validation: in problem f the rows of fold f have weight 0.
+
+    Attributes:
+        rows: the data, a problem for each fold.
+        totals: (F,) weight of the rows that each fold's problem sees.
+        deviation: (D,) of the features, over all rows.
+        scale: (D,) of the penalty.
+        features: their spectrum.
+        held_out: (N,) the fold of each row.
+        known: (N,) whether the problem of a row's fold sees other rows of its class. The rest do not count.
+        counted: (N,) weight of each row, 0 where it does not count.
+        link: whose loss is minimised and counted.
+    """
+
+    rows: Rows
+    totals: Float64
+    deviation: Float64
+    scale: Float64
+    features: Spectrum
+    held_out: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    counted: Float64
+    link: Link
+
+    def solve(self, strength: Float64, start: tuple[Float64, Float64] | None, tol: float) -> Solution:
+        """Solve the problems of all folds, with their penalties (F,)."""
+        return solve(
+            self.rows,
+            Penalty(strength, self.scale),
+            self.deviation,
+            features=self.features,
+            start=start,
+            tol=tol,
+            prove=False,
+        )
+
+    def logits(self, solution: Solution) -> Float64:
+        """(N, K) float64: row i by the problem that did not see it."""
+        every = logits(self.rows, solution.weights, solution.bias)
+        own: Float64 = every[np.arange(len(self.held_out)), self.held_out].astype(np.float64)
+        return own
+
+    def losses(self, out_of_fold: Float64) -> Float64:
+        """Weighted mean loss (F,) of each fold's held-out rows, for softmax the NLL; NaN where none counts."""
+        loss, _ = self.link.loss_and_grad(out_of_fold, self.rows.target)
+        n_folds = self.rows.n_problems
+        share = np.bincount(self.held_out, self.counted, minlength=n_folds)
+        sums = np.bincount(self.held_out, np.where(self.counted > 0, loss, 0) * self.counted, minlength=n_folds)
+        means: Float64 = np.divide(sums, share, out=np.full(n_folds, np.nan), where=share > 0)
+        return means
+
+
+@one_blas_thread
+def make_folds(
+    features: NDArray[np.generic],
+    target: NDArray[np.int64],
+    weight: Float64,
+    held_out: NDArray[np.int64],
+    n_classes: int,
+    *,
+    scale: Callable[[Float64], Float64],
+    link: Link | None = None,
+    n_threads: int = 1,
+    intercept: bool = True,
+) -> Folds:
+    """The problems of a cross-validation.
+
+    Args:
+        features: (N, D) uint8, float32 or float64.
+        target: (N,) class ids below `n_classes`.
+        weight: (N,) row weights, not negative.
+        held_out: (N,) fold number of each row, 0 … F - 1, with F at least 2.
+        n_classes: K.
+        scale: (D,) deviations of the features → (D,) scale of the penalty.
+        link: softmax if none; its loss must take class ids.
+        n_threads: threads of a pass.
+        intercept: whether biases are free.
+
+    Raises:
+        ValueError: no row can be predicted from the others.
+    """
+    n_folds = int(held_out.max()) + 1
+    fold_weight = weight[:, None] * (held_out[:, None] != np.arange(n_folds))
+    seen = np.array([np.bincount(target, column, minlength=n_classes) > 0 for column in fold_weight.T])
+    known = seen[held_out, target]
+    counted = weight * known
+    if not counted.any():
+        raise ValueError("cross-validation: each class lies in one fold, so no fold can be predicted from the others")
+    totals = fold_weight.sum(axis=0)
+    fold_weight /= totals
+    center, deviation = mean_and_deviation(features, weight / weight.sum(), n_threads)
+    center = center if intercept else np.zeros_like(center)
+    link = Softmax() if link is None else link
+    rows = Rows(features, target, fold_weight, center, n_classes, row_loss(link), intercept, n_threads)
+    unit = scale(deviation)
+    basis = spectrum(rows, 1 / unit, deviation, uses=10)
+    return Folds(rows, totals, deviation, unit, basis, held_out, known, counted, link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +136,7 @@ class Choice:
         logits: (N, K) float64 out-of-fold logits at the chosen strength: row i by the model that did not see it.
         known: (N,) bool, whether that model saw other rows of the class of row i. The rest do not count.
         mean: of the weights (1, K, D) and biases (1, K) of all folds, a good point to start the final fit from.
+        features: the spectrum, for the final fit.
     """
 
     strength: float
@@ -40,6 +144,7 @@ class Choice:
     logits: Float64
     known: NDArray[np.bool_]
     mean: tuple[Float64, Float64]
+    features: Spectrum
 
 
 def choose_strength(
@@ -63,31 +168,18 @@ def choose_strength(
         weight: (N,) row weights, not negative.
         folds: (N,) fold number of each row, 0 … F - 1, with F at least 2.
         n_classes: K.
-        n_threads: threads of the row kernel.
+        n_threads: threads of a pass.
         strengths: decreasing, not empty.
         progress: called with (strengths tried, strengths at most).
     """
-    n_folds = int(folds.max()) + 1
-    fold_weight = weight[:, None] * (folds[:, None] != np.arange(n_folds))
-    seen = np.array([np.bincount(target, column, minlength=n_classes) > 0 for column in fold_weight.T])
-    known = seen[folds, target]
-    counted = weight * known
-    if not counted.any():
-        raise ValueError("choose_strength: each class lies in one fold, so no fold can be predicted from the others")
-    fold_weight /= fold_weight.sum(axis=0)
-    center, deviation = mean_and_deviation(features, weight / weight.sum())
-    rows = Rows(features, target, fold_weight, center, n_classes, n_threads)
-    scale = np.where(deviation > 0, deviation, 1.0)
-    every = np.arange(len(target))
+    problems = make_folds(features, target, weight, folds, n_classes, scale=standard, n_threads=n_threads)
+    share = np.bincount(folds, problems.counted, minlength=problems.rows.n_problems)
     tried: dict[int, tuple[float, Solution]] = {}
 
-    def held_out(solution: Solution) -> Float64:
-        return logits(rows, solution.weights, solution.bias)[every, folds].astype(np.float64)
-
     def attempt(i: int, start: tuple[Float64, Float64] | None) -> tuple[float, Solution]:
-        solution = solve(rows, Penalty(strengths[i], scale), deviation, start=start, tol=_PATH_TOL)
-        log_p = log_softmax(held_out(solution))[every, target]
-        tried[i] = float(np.average(-log_p, weights=counted)), solution
+        solution = problems.solve(np.full(len(share), strengths[i]), start, _PATH_TOL)
+        losses = problems.losses(problems.logits(solution))
+        tried[i] = float(np.average(losses[share > 0], weights=share[share > 0])), solution
         if progress is not None:
             progress(len(tried), len(strengths))
         return tried[i]
@@ -103,10 +195,14 @@ def choose_strength(
             best += step
         if best != first:
             break
-    penalty = Penalty(strengths[best], scale)
-    solution = solve(rows, penalty, deviation, start=tried[best][1].start, tol=_LOGITS_TOL)
+    solution = problems.solve(np.full(len(share), strengths[best]), tried[best][1].start, _LOGITS_TOL)
     if progress is not None:
         progress(len(strengths), len(strengths))
     path = tuple((strengths[i], tried[i][0]) for i in sorted(tried))
     mean = solution.weights.mean(axis=0, keepdims=True), solution.bias.mean(axis=0, keepdims=True)
-    return Choice(strengths[best], path, held_out(solution), known, mean)
+    return Choice(strengths[best], path, problems.logits(solution), problems.known, mean, problems.features)
+
+
+def standard(deviation: Float64) -> Float64:
+    """The scale of a penalty on standardised features: their deviations, 1 for constant ones."""
+    return np.where(deviation > 0, deviation, 1.0)

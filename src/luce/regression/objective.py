@@ -1,109 +1,126 @@
-"""The objective of softmax regression: weighted cross-entropy plus a quadratic penalty, and its gradient.
+"""The data of softmax regression, and what a pass over them gives: losses, gradients, logits, moments.
 
 Several problems that share their rows and differ in their row weights (the folds of a cross-validation) are
-evaluated in one pass over the data: their weight matrices stand beside each other in one matrix product.
+evaluated in one pass: their weight matrices stand below each other. With few outputs the pass is native and reads the
+rows once; with many, matrix products of blocks of rows have the native losses between them.
 
 Shapes: N rows, D features, K classes, B problems.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luce import _native
+from luce.parallel import map_chunks
+from luce.regression.row_loss import KERNELS, SIGMOID, SOFTMAX_LOSS, RowLoss
 
-Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Floats = NDArray[np.floating]
+Total = Callable[[Float64], Float64]
 
+_FEW_OUTPUTS = 96  # up to here the native products are the faster ones
 _RUNS = 8
-_WORTH_A_THREAD = 20_000_000  # multiply-adds of half a pass: below, starting threads costs more than they save
-_BLOCK_BYTES = 1 << 21  # a block of rows and its logits stay in the second-level cache
+_BLOCK_BYTES = 1 << 22  # of features and logits of a block of rows, for matrix products
+_SAMPLE_ROWS = 2048  # for the curvature
+_GRAM_ROWS = 20  # for each feature
 
 
-@dataclass(frozen=True, slots=True)
+def here(sums: Float64) -> Float64:
+    """Sums over all rows where one process has them all."""
+    return sums
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The data of B problems. Nothing is copied: the features may be uint8, float32 or a memory map.
+    """The data of B problems. The features are used as they are: nothing of size (N, D) is ever copied.
 
     Attributes:
-        features: (N, D) uint8, float32 or float64, C-contiguous.
-        target: (N,) int64 class ids.
-        weight: (N, B), the weight of each row in each problem; each column sums to one.
+        features: (N, D) uint8, float32 or float64, C-contiguous, perhaps a memory map.
+        target: (N,) int64 class ids, or (N, K) distributions in the dtype of `weight`.
+        weight: (N, B), the weight of each row in each problem; each column sums to one (over all processes). Its
+            dtype, float32 or float64, is that of the arithmetic.
         center: (D,) float64, the point that the biases refer to.
         n_classes: K.
-        n_threads: threads that share the rows of a pass.
+        loss: of a row.
+        intercept: whether the biases are free; else they stay 0.
+        n_threads: threads that share the rows of a pass; they change no result.
+        total: sums of arrays over the processes that share the rows.
     """
 
-    features: NDArray[np.generic]
-    target: NDArray[np.int64]
-    weight: Float64
+    features: NDArray[Any]
+    target: NDArray[Any]
+    weight: Floats
     center: Float64
     n_classes: int
+    loss: RowLoss = SOFTMAX_LOSS
+    intercept: bool = True
     n_threads: int = 1
+    total: Total = here
 
     @property
     def n_problems(self) -> int:
         """B."""
         return int(self.weight.shape[1])
 
-    @property
-    def dtype(self) -> type[np.float32] | type[np.float64]:
-        """The dtype of the matrix products: float64 for float64 features, else float32."""
-        return np.float64 if self.features.dtype == np.float64 else np.float32
-
-    def blocks(self) -> list[slice]:
-        """Row ranges whose features and logits fit in the cache together."""
-        itemsize = np.dtype(self.dtype).itemsize
-        row = (self.features.shape[1] + 2 * self.n_problems * self.n_classes) * itemsize
-        step = max(64, _BLOCK_BYTES // row)
-        return [slice(i, min(i + step, len(self.target))) for i in range(0, len(self.target), step)]
-
-    def runs(self) -> list[list[slice]]:
-        """The blocks in a few runs, the same for any number of threads, so that threads change no result."""
-        blocks = self.blocks()
-        size = -(-len(blocks) // _RUNS)
-        return [blocks[i : i + size] for i in range(0, len(blocks), size)]
+    def at(self, dtype: type[np.float32] | type[np.float64]) -> Rows:
+        """The same rows for arithmetic in another dtype."""
+        if self.weight.dtype == dtype:
+            return self
+        target = self.target if self.target.ndim == 1 else self.target.astype(dtype)
+        return replace(self, target=target, weight=self.weight.astype(dtype))
 
 
-def mean_and_deviation(features: NDArray[np.generic], weight: Float64) -> tuple[Float64, Float64]:
+def mean_and_deviation(
+    features: NDArray[Any], weight: Float64, n_threads: int = 1, total: Total = here
+) -> tuple[Float64, Float64]:
     """Weighted mean (D,) and standard deviation (D,) of each feature, float64, in one pass over the rows.
 
-    Squares are taken about the mean of the first block, so that a large common offset does not cancel.
+    Squares are taken about the mean of the first rows, so that a large common offset does not cancel.
 
     Args:
         features: (N, D).
-        weight: (N,), summing to one.
+        weight: (N,), summing to one over all processes.
+        n_threads: threads that share the rows.
+        total: sums arrays over the processes that share the rows.
     """
     dtype = np.float64 if features.dtype == np.float64 else np.float32
-    step = max(64, _BLOCK_BYTES // (8 * features.shape[1]))
-    pivot = np.asarray(features[:step], dtype).mean(0)
-    first = np.zeros(features.shape[1])
-    second = np.zeros(features.shape[1])
-    for start in range(0, len(features), step):
-        block = np.asarray(features[start : start + step], dtype) - pivot
-        w = weight[start : start + step].astype(dtype)
-        first += w @ block
-        block *= block
-        second += w @ block
+    n_columns = features.shape[1]
+    near = total(np.append(features[:64].sum(0, dtype=np.float64), len(features[:64])))
+    pivot = (near[:-1] / max(near[-1], 1)).astype(dtype)
+    sums = np.zeros((2, n_columns))
+    _native.linear_moments(features, pivot, weight.astype(dtype), sums[0], sums[1], n_threads)
+    first, second = total(sums)
     return pivot + first, np.sqrt(np.maximum(second - first**2, 0.0))
 
 
-def logits(rows: Rows, weights: Float64, bias: Float64) -> NDArray[np.floating]:
+def logits(rows: Rows, weights: Float64, bias: Float64) -> Floats:
     """Logits (N, B, K) for weights (B, K, D) and biases (B, K) of the centred features."""
-    matrix, offset = _affine(rows, weights, bias)
-    out = np.empty((len(rows.target), len(offset)), rows.dtype)
-    for block in rows.blocks():
-        np.matmul(_floats(rows, block), matrix.T, out=out[block])
-        out[block] += offset
-    return out.reshape(-1, rows.n_problems, rows.n_classes)
+    matrix, offset, center = _operands(rows, weights, bias)
+    return affine(rows.features, matrix, offset, center, rows.n_threads).reshape(-1, rows.n_problems, rows.n_classes)
+
+
+def affine(features: NDArray[Any], matrix: Floats, offset: Floats, center: Floats, n_threads: int) -> Floats:
+    """(features - center) @ matrix.T + offset, (N, M) in the dtype of `matrix`; features of any native dtype."""
+    out = np.empty((len(features), len(offset)), matrix.dtype)
+    if len(offset) <= _FEW_OUTPUTS:
+        _native.linear_logits(features, center, matrix, offset, out, n_threads)
+    else:
+        for block, x in _blocks(features, center, 0, len(out), len(offset)):
+            np.matmul(x, matrix.T, out=out[block])
+            out[block] += offset
+    return out
 
 
 def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Float64, Float64]:
-    """Weighted mean cross-entropy of each problem and its gradient, without the penalty.
+    """Weighted mean loss of each problem and its gradient, without the penalty.
 
     Args:
         rows: the data.
@@ -113,54 +130,125 @@ def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64,
     Returns:
         Loss (B,), gradient in weights (B, K, D), gradient in bias (B, K), all float64.
     """
-    matrix, offset = _affine(rows, weights, bias)
-    runs = [partial(_pass, rows, run, matrix, offset) for run in rows.runs()]
-    if rows.n_threads > 1 and len(rows.target) * matrix.size > _WORTH_A_THREAD:
-        with ThreadPoolExecutor(rows.n_threads) as pool:
-            parts = list(pool.map(lambda run: run(), runs))
+    matrix, offset, center = _operands(rows, weights, bias)
+    m, d = matrix.shape
+    sums = np.zeros(rows.n_problems + m + m * d)
+    loss, grad_bias = sums[: rows.n_problems], sums[rows.n_problems : rows.n_problems + m]
+    grad = sums[rows.n_problems + m :].reshape(m, d)
+    if m <= _FEW_OUTPUTS:
+        classes, distributions = (rows.target, None) if rows.target.ndim == 1 else (None, rows.target)
+        row = rows.loss
+        _native.linear_pass(
+            rows.features, center, matrix, offset, classes, distributions, rows.weight, loss, grad, grad_bias,
+            row.member, row.beta, row.shape, row.margin, rows.n_threads,
+        )  # fmt: skip
     else:
-        parts = [run() for run in runs]
-    loss, grad, grad_bias = parts[0][0], parts[0][1].astype(np.float64), parts[0][2]
-    for part in parts[1:]:
-        loss += part[0]
-        grad += part[1]
-        grad_bias += part[2]
-    grad -= grad_bias[:, None] * rows.center
-    return loss, grad.reshape(weights.shape), grad_bias.reshape(bias.shape)
+        _wide_pass(rows, matrix, offset, center, loss, grad, grad_bias)
+    sums = rows.total(sums)
+    if not rows.intercept:
+        sums[rows.n_problems : rows.n_problems + m] = 0
+    return (
+        sums[: rows.n_problems],
+        sums[rows.n_problems + m :].reshape(weights.shape),
+        sums[rows.n_problems : rows.n_problems + m].reshape(bias.shape),
+    )
 
 
-def _pass(
-    rows: Rows, blocks: list[slice], matrix: NDArray[np.floating], offset: NDArray[np.floating]
-) -> tuple[Float64, NDArray[np.floating], Float64]:
-    """Loss (B,), gradient (B K, D) of the raw features in their dtype, and (B K,), of some of the rows."""
-    n_problems, n_classes = rows.n_problems, rows.n_classes
-    loss = np.zeros(n_problems)
-    grad = np.zeros(matrix.shape, rows.dtype)
-    grad_bias = np.zeros(len(offset))
-    for block in blocks:
-        x = _floats(rows, block)
+def curvature(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Float64]:
+    """The second derivative of the loss in the logits, over a sample of the rows and all problems.
+
+    Returns:
+        Its mean (K, K), and the mean of the centred features (D,) where each row counts with its share in the trace.
+    """
+    chosen = slice(None, None, max(1, len(rows.features) // _SAMPLE_ROWS))
+    x = rows.features[chosen].astype(rows.weight.dtype)
+    x -= rows.center.astype(x.dtype)
+    w = rows.weight[chosen].astype(np.float64)
+    matrix = weights.reshape(-1, weights.shape[-1]).astype(x.dtype)
+    z = (x @ matrix.T + bias.reshape(-1).astype(x.dtype)).reshape(-1, rows.n_classes)
+    total, traces = rows.loss.curvature(z, w.reshape(-1))
+    trace = traces.reshape(w.shape).sum(axis=1)
+    k = rows.n_classes
+    sums = rows.total(np.concatenate([total.ravel(), trace.astype(x.dtype) @ x, [trace.sum(), w.sum()]]))
+    mean = sums[k * k : -2] / max(float(sums[-2]), np.finfo(np.float64).tiny)
+    return sums[: k * k].reshape(k, k) / max(float(sums[-1]), np.finfo(np.float64).tiny), mean
+
+
+def gram(rows: Rows, unit: Float64) -> Float64:
+    """Second moments (D, D) of the centred features times `unit`, over a sample of the rows and all problems."""
+    n, d = rows.features.shape
+    dtype: type[np.floating] = np.float64 if rows.features.dtype == np.float64 else np.float32
+    step = max(1, -(-n // max(2 * _SAMPLE_ROWS, _GRAM_ROWS * d)))
+    features, center, factor = rows.features[::step], rows.center.astype(dtype), unit.astype(dtype)
+    weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
+    size = max(64, _BLOCK_BYTES // (np.dtype(dtype).itemsize * d))
+
+    def part(starts: Sequence[int]) -> list[Floats]:
+        block = slice(starts[0], starts[0] + size)
+        x: Floats = features[block].astype(dtype)
+        x -= center
+        x *= factor
+        x *= np.sqrt(weight[block, None]).astype(dtype)
+        return [x.T @ x]
+
+    sums = np.zeros((d, d))
+    for moments in map_chunks(range(0, len(features), size), part, chunk=1, n_threads=max(1, rows.n_threads)):
+        sums += moments
+    share = rows.total(np.array([weight.sum()]))
+    return rows.total(sums) / max(float(share[0]), np.finfo(np.float64).tiny)
+
+
+def _operands(rows: Rows, weights: Float64, bias: Float64) -> tuple[Floats, Floats, Floats]:
+    """The stacked matrix (B K, D), offset (B K,) and center (D,) in the dtype of the arithmetic."""
+    dtype = rows.weight.dtype
+    matrix = weights.reshape(-1, weights.shape[-1]).astype(dtype)
+    return matrix, bias.reshape(-1).astype(dtype), rows.center.astype(dtype)
+
+
+def _blocks(
+    features: NDArray[Any], center: Floats, first: int, last: int, n_outputs: int
+) -> Iterator[tuple[slice, Floats]]:
+    """Blocks of the rows from first to last as centred floats."""
+    size = max(64, _BLOCK_BYTES // (center.itemsize * (len(center) + 2 * n_outputs)))
+    for start in range(first, last, size):
+        block = slice(start, min(start + size, last))
+        x = features[block].astype(center.dtype)
+        x -= center
+        yield block, x
+
+
+def _wide_pass(
+    rows: Rows, matrix: Floats, offset: Floats, center: Floats, loss: Float64, grad: Float64, grad_bias: Float64
+) -> None:
+    """Add the sums over all rows, by matrix products. The rows are cut the same way for any number of threads."""
+    n = len(rows.features)
+    count = max(1, min(_RUNS, n // 256))
+    parts = [(n * i // count, n * (i + 1) // count) for i in range(count)]
+    run = functools.partial(_wide_run, rows, matrix, offset, center)
+    with ThreadPoolExecutor(max(1, min(rows.n_threads, count))) as pool:
+        for part_loss, part_grad, part_bias in pool.map(run, parts):
+            loss += part_loss
+            grad += part_grad
+            grad_bias += part_bias
+
+
+def _wide_run(
+    rows: Rows, matrix: Floats, offset: Floats, center: Floats, part: tuple[int, int]
+) -> tuple[Float64, Floats, Float64]:
+    """Loss (B,), gradient (B K, D) and gradient in the bias (B K,) of some of the rows."""
+    b, k, row = rows.n_problems, rows.n_classes, rows.loss
+    loss, grad_bias = np.zeros(b), np.zeros(len(offset))
+    grad = np.zeros(matrix.shape, matrix.dtype)
+    for block, x in _blocks(rows.features, center, *part, len(offset)):
         z = x @ matrix.T
         z += offset
-        value = np.empty(len(x) * n_problems, rows.dtype)
-        _native.softmax_loss(
-            z.reshape(-1, n_classes),
-            np.repeat(rows.target[block], n_problems),
-            value,
-            z.reshape(-1, n_classes),
-            np.ascontiguousarray(rows.weight[block], rows.dtype).reshape(-1),
-        )
-        loss += value.reshape(-1, n_problems).sum(0, dtype=np.float64)
+        value = np.empty(len(x) * b, z.dtype)
+        target = np.repeat(rows.target[block], b, axis=0)
+        weight = np.ascontiguousarray(rows.weight[block]).reshape(-1)
+        flat = z.reshape(-1, k)
+        parameters = () if row.member == SIGMOID else (row.shape, row.margin)
+        KERNELS[row.member](flat, target, value, flat, weight, row.beta, 1, *parameters)
+        loss += value.reshape(-1, b).sum(0, dtype=np.float64)
         grad_bias += z.sum(0, dtype=np.float64)
         grad += z.T @ x
     return loss, grad, grad_bias
-
-
-def _affine(rows: Rows, weights: Float64, bias: Float64) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The stacked matrix (B K, D) and offset (B K,) that act on the raw features."""
-    matrix = weights.reshape(-1, weights.shape[-1])
-    offset = bias.reshape(-1) - matrix @ rows.center
-    return matrix.astype(rows.dtype), offset.astype(rows.dtype)
-
-
-def _floats(rows: Rows, block: slice) -> NDArray[np.floating]:
-    return np.asarray(rows.features[block], rows.dtype)

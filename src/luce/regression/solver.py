@@ -1,13 +1,19 @@
-"""Softmax regression solved: the minimum of cross-entropy plus penalty, with a proof of how close it is.
+"""Softmax regression solved: the minimum of the mean loss plus a penalty, with a proof of how close it is.
 
-The variables are scaled so that the curvature is about the same in every direction: a feature with standard
-deviation s and penalty scale u bends the objective by about s² / K + penalty · u². In these variables L-BFGS needs
-few steps whatever the units of the features.
+L-BFGS in the metric of `preconditioner`, first with float32 products, whose rounding ends the search near a relative
+gap of 1e-7, then with float64 ones for the proof and, where the proof falls short, for more steps.
+
+The proof. With penalty strength c and a convex loss, which is a Fenchel-Young loss, the dual value of any class
+distributions q_i whose weighted sum over the rows equals the targets' is at most the minimum. The probabilities at
+the solution are such a point but for the residual of the bias's gradient. Without a residual the gap is exactly
+||gradient||² / (2 c); a residual is first taken away by Newton steps in the bias, and what is left by mixing the
+probabilities with one common distribution, which costs in proportion to it.
 """
 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,10 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from luce.regression import lbfgs
-from luce.regression.objective import Float64, Rows, logits, loss_and_grad
+from luce.regression.lbfgs import Memory, Point, minimize
+from luce.regression.objective import Float64, Rows, curvature, loss_and_grad
+from luce.regression.preconditioner import Preconditioner, Spectrum, preconditioner, spectrum
+from luce.regression.row_loss import SIGMOID, SPHERICAL
 
 F = TypeVar("F", bound=Callable[..., Any])
+Progress = Callable[[int, float, float], None]
+
+_REFRESH = 2.5  # the metric is renewed whenever the steps have multiplied by this
+_NOISE = {np.float32: 1e-7, np.float64: 1e-14}  # relative rounding error of an objective
+_BIAS_STEPS = 6
+_ROOM, _LESS_ROOM = 0.5, 0.3  # share of the wanted gap at which a search ends, and its factor where that was too much
+_LARGE = 1e15  # float32 products of features beyond this might overflow
+_FAR = 1e3  # deviations between a feature's mean and zero that float32 still resolves
+_WORTH_FLOAT32 = 10_000_000  # products of a pass; fewer are done at once in float64 where the features are
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +44,12 @@ class Penalty:
     """`strength / 2 * sum((weights * scale) ** 2)`; the bias is free.
 
     Attributes:
-        strength: at least 0, per unit of total row weight: scikit-learn's `1 / (C * N)`.
+        strength: (B,) at least 0, per unit of total row weight: scikit-learn's `1 / (C * N)`.
         scale: (D,) positive. Ones penalise the raw weights; the features' deviations penalise the weights of
             standardised features, which makes the penalty independent of units.
     """
 
-    strength: float
+    strength: Float64
     scale: Float64
 
 
@@ -44,17 +61,21 @@ class Solution:
         weights: (B, K, D) float64, for raw features.
         bias: (B, K) float64, for features centred at `Rows.center`.
         value: (B,) objective including the penalty.
+        gap: (B,) upper bound on value minus minimum; infinite where nothing was proven.
+        converged: (B,) whether `tol` was reached.
+        relative_gradient: (B,) norm of the gradient relative to that at zero, in penalised units.
         n_iter: steps taken.
-        converged: (B,) bool.
-        relative_gradient: (B,) norm of the gradient relative to that at the start, in the scaled variables.
+        n_passes: passes over the rows.
     """
 
     weights: Float64
     bias: Float64
     value: Float64
-    n_iter: int
+    gap: Float64
     converged: NDArray[np.bool_]
     relative_gradient: Float64
+    n_iter: int
+    n_passes: int
 
     @property
     def start(self) -> tuple[Float64, Float64]:
@@ -82,99 +103,238 @@ def one_blas_thread(function: F) -> F:
     return limited  # type: ignore[return-value]  # it has the signature of the function it wraps
 
 
+class Problem:
+    """The objective of B problems in penalised units, as functions of one vector (P,) each: weights, then biases."""
+
+    def __init__(self, rows: Rows, penalty: Penalty) -> None:
+        self.rows, self.penalty = rows, penalty
+        self.unit = 1 / penalty.scale
+        self.shape = (rows.n_problems, rows.n_classes, len(self.unit))
+        self.split = rows.n_classes * len(self.unit)
+        self._rows = {dtype: rows.at(dtype) for dtype in (np.float32, np.float64)}
+
+    def unpack(self, x: Float64) -> tuple[Float64, Float64]:
+        """Raw weights (B, K, D) and biases (B, K)."""
+        return x[:, : self.split].reshape(self.shape) * self.unit, x[:, self.split :]
+
+    def pack(self, weights: Float64, bias: Float64) -> Float64:
+        """The reverse."""
+        return np.concatenate([(weights * self.penalty.scale).reshape(len(bias), -1), bias], axis=1)
+
+    def __call__(self, x: Float64, dtype: type[np.float32] | type[np.float64]) -> tuple[Float64, Float64]:
+        """Values (B,) and gradients (B, P), from products in the given dtype."""
+        loss, grad, grad_bias = loss_and_grad(self._rows[dtype], *self.unpack(x))
+        strength, weights = self.penalty.strength, x[:, : self.split]
+        flat = (grad * self.unit).reshape(len(x), -1)
+        flat += strength[:, None] * weights
+        value = loss + strength / 2 * np.vecdot(weights, weights)
+        return value, np.concatenate([flat, grad_bias], axis=1)
+
+    def metric(self, x: Float64, features: Spectrum) -> Preconditioner:
+        """The inverse of the second derivative there, roughly."""
+        classes, mean = curvature(self.rows, *self.unpack(x))
+        return preconditioner(features, classes, mean * self.unit, self.penalty.strength)
+
+    def gap(self, x: Float64, value: Float64, grad: Float64, zero_grad: Float64) -> Float64:
+        """Upper bound (B,) on value minus minimum, from the gradient there and the one at zero; see the module."""
+        strength, row = self.penalty.strength, self.rows.loss
+        if not row.convex:
+            return np.full(len(x), np.inf)
+        weights, bias = x[:, : self.split], x[:, self.split :]
+        moment = grad[:, : self.split] - strength[:, None] * weights
+        residual = grad[:, self.split :]
+        loss = value - strength / 2 * np.vecdot(weights, weights)
+        entropy = loss - np.vecdot(moment, weights) - np.vecdot(residual, bias)
+        wanted = self._class_shares() - zero_grad[:, self.split :] / row.beta
+        limit = np.maximum(residual, 0) / np.maximum(wanted, 1e-300)
+        if row.member == SIGMOID:
+            limit = np.maximum(limit, np.maximum(-residual, 0) / np.maximum(1 - wanted, 1e-300))
+        ratio = limit.max(axis=1) / row.beta
+        share = np.where(ratio > 1e-15, ratio / (1 + ratio), 0.0)  # of the common distribution in the mixture
+        mixed = (1 - share)[:, None] * moment + share[:, None] * zero_grad[:, : self.split]
+        spread = np.log(max(self.rows.n_classes, 2)) * self.rows.n_classes ** (row.member == SIGMOID)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            dual = (1 - share) * entropy - share * spread - np.vecdot(mixed, mixed) / (2 * strength)
+        bound = np.maximum(value - dual, 0.0)
+        return np.where(np.isfinite(bound) & (strength > 0), bound, np.inf)
+
+    def _class_shares(self) -> Float64 | float:
+        """What the probabilities of zero logits are, (K,) or one number for all."""
+        return 0.5 if self.rows.loss.member == SIGMOID else 1 / self.rows.n_classes
+
+
 @one_blas_thread
 def solve(
     rows: Rows,
     penalty: Penalty,
     deviation: Float64,
     *,
+    features: Spectrum | None = None,
     start: tuple[Float64, Float64] | None = None,
     tol: float = 1e-6,
+    prove: bool = True,
     max_iter: int = 1000,
+    progress: Progress | None = None,
 ) -> Solution:
-    """Minimise weighted cross-entropy plus penalty for every problem of `rows`.
+    """Minimise the weighted mean loss plus the penalty for every problem of `rows`.
 
     Args:
         rows: the data of B problems.
-        penalty: the same for all problems.
+        penalty: of each problem.
         deviation: (D,) standard deviation of each feature, 0 for a constant one.
+        features: the spectrum of the features in units of the penalty's scale; computed if not given.
         start: weights (B, K, D) and bias (B, K) to start from; zeros without.
-        tol: predicted relative decrease of the objective at which to stop.
+        tol: a problem is done when its gap is proven to be at most `tol` times its value; where nothing can be proven
+            (no penalty, or a loss that is not convex) or `prove` is false, when the predicted decrease is.
+        prove: whether to prove the gap.
         max_iter: greatest number of steps.
+        progress: called now and then with (steps, largest value, largest gap relative to its value).
     """
-    n_problems, n_classes, n_features = rows.n_problems, rows.n_classes, len(deviation)
-    curvature = deviation**2 / n_classes + penalty.strength * penalty.scale**2
-    unit = np.where(curvature > 0, 1 / np.sqrt(np.where(curvature > 0, curvature, 1)), 0.0)
-    bias_unit = np.sqrt(n_classes)
-    split = n_classes * n_features
-
-    def unpack(x: Float64) -> tuple[Float64, Float64]:
-        return x[:, :split].reshape(n_problems, n_classes, n_features) * unit, x[:, split:] * bias_unit
-
-    def objective(x: Float64) -> tuple[Float64, Float64]:
-        weights, bias = unpack(x)
-        loss, grad, grad_bias = loss_and_grad(rows, weights, bias)
-        penalised = weights * penalty.scale
-        loss += penalty.strength / 2 * np.einsum("bkd,bkd->b", penalised, penalised)
-        penalised *= penalty.strength * penalty.scale
-        grad += penalised
-        grad *= unit
-        return loss, np.concatenate([grad.reshape(n_problems, -1), grad_bias * bias_unit], axis=1)
-
-    x = np.zeros((n_problems, split + n_classes))
-    if start is not None:
-        inverse = np.divide(1, unit, out=np.zeros_like(unit), where=unit > 0)
-        x = np.concatenate([(start[0] * inverse).reshape(n_problems, -1), start[1] / bias_unit], axis=1)
-    noise = float(np.finfo(rows.dtype).eps)
-    minimum = lbfgs.minimize(objective, x, tol=tol, max_iter=max_iter, noise=noise)
-    weights, bias = unpack(minimum.x)
-    norm = np.linalg.norm(minimum.grad, axis=1)
-    relative = np.divide(norm, minimum.start_norm, out=np.zeros_like(norm), where=minimum.start_norm > 0)
-    return Solution(weights, bias, minimum.value, minimum.n_iter, minimum.converged, relative)
+    problem = Problem(rows, penalty)
+    if features is None:
+        features = spectrum(rows, problem.unit, deviation)
+    provable = prove & rows.loss.convex & (penalty.strength > 0)
+    search = _Search(problem, features, provable, tol, max_iter, progress)
+    zeros = np.zeros((rows.n_problems, problem.split + rows.n_classes))
+    if rows.loss.member == SPHERICAL and rows.intercept:
+        zeros[:, problem.split :] = 1.0  # zero itself is stationary there
+    at = search.begin(zeros, start)
+    dtype = np.float32 if _fits_float32(rows, deviation) else np.float64
+    while True:
+        at, converged = search.run(at, dtype)
+        if converged.all() and not prove:
+            return _solution(problem, at, np.full(len(zeros), np.inf), converged, search.zero_grad)
+        before = at.n_iter
+        at, gap = search.prove(at)
+        proven = np.where(provable, gap <= tol * at.value, converged)
+        stuck = dtype is np.float64 and at.n_iter == search.last_proof
+        if proven.all() or at.n_iter >= max_iter or stuck:
+            return _solution(problem, at, gap, proven, search.zero_grad)
+        search.last_proof = before
+        if converged.all():
+            search.room *= _LESS_ROOM  # the steps in the bias took more than was left for them
+        else:
+            dtype = np.float64  # rounding ended the search
 
 
-@one_blas_thread
-def gap_bound(rows: Rows, penalty: Penalty, solution: Solution) -> float:
-    """Upper bound on objective minus minimum, for one problem, from a point of the dual.
+class _Search:
+    """One search: what its phases share."""
 
-    With penalty strength c, the dual value of any class distributions q whose weighted sums over the rows equal the
-    targets' is sum(w H(q)) - ||sum w (q - e) x'||² / (2 c). The probabilities at the solution are such a point
-    but for the residual of the bias's gradient, which mixing with one common distribution removes. Arithmetic is
-    float64.
+    def __init__(
+        self,
+        problem: Problem,
+        features: Spectrum,
+        provable: NDArray[np.bool_],
+        tol: float,
+        max_iter: int,
+        progress: Progress | None,
+    ) -> None:
+        self.problem, self.features, self.provable = problem, features, provable
+        self.tol, self.max_iter, self.progress = tol, max_iter, progress
+        self.room = _ROOM
+        self.last_proof = -1
+        self._next_refresh = 0.0
+        self._told = time.monotonic()
+        self.metric: Preconditioner
 
-    Args:
-        rows: one problem (B = 1) whose `center` is the weighted mean of its features.
-        penalty: strength must be positive for a finite bound.
-        solution: of these rows and this penalty.
+    def begin(self, zeros: Float64, start: tuple[Float64, Float64] | None) -> Point:
+        """Look at zero, and at the start."""
+        rows = self.problem.rows
+        value, self.zero_grad = self.problem(zeros, np.float64)
+        at = Point(zeros, value, self.zero_grad, n_passes=1)
+        if start is not None:
+            weights, bias = start
+            if rows.loss.shifts:
+                weights, bias = weights - weights.mean(axis=1, keepdims=True), bias - bias.mean(axis=1, keepdims=True)
+            x = self.problem.pack(weights, bias)
+            value, grad = self.problem(x, np.float64)
+            worse = ~(value < at.value)
+            x[worse], value[worse], grad[worse] = zeros[worse], at.value[worse], self.zero_grad[worse]
+            at = Point(x, value, grad, n_passes=2)
+        self._renew(at)
+        self.memory = Memory(len(zeros), zeros.shape[1], self.metric)
+        return at
 
-    Returns:
-        The bound, at least 0, in units of the objective; infinite for strength 0.
-    """
-    if penalty.strength == 0:
-        return float("inf")
-    z = logits(rows, solution.weights, solution.bias)[:, 0].astype(np.float64)
-    z -= z.max(axis=1, keepdims=True)
-    p = np.exp(z)
-    p /= p.sum(axis=1, keepdims=True)
-    w = rows.weight[:, 0]
-    have = w @ p
-    wanted = np.bincount(rows.target, w, minlength=rows.n_classes)
-    excess = np.maximum(have - wanted, 0)
-    share = float(np.max(excess / np.maximum(have, 1e-300)))
-    if share > 0:
-        p = (1 - share) * p + np.maximum(wanted - (1 - share) * have, 0)
-        p /= p.sum(axis=1, keepdims=True)
-    entropy = -w @ np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(axis=1)
-    p[np.arange(len(p)), rows.target] -= 1
-    p *= w[:, None]
-    moment = _weighted_sum(rows, p) / penalty.scale
-    dual = entropy - np.sum(moment**2) / (2 * penalty.strength)
-    return max(float(solution.value[0] - dual), 0.0)
+    def run(self, at: Point, dtype: type[np.float32] | type[np.float64]) -> tuple[Point, NDArray[np.bool_]]:
+        """Search with products in one dtype."""
+        return minimize(
+            lambda x: self.problem(x, dtype),
+            at,
+            self.memory,
+            self.stop,
+            refresh=self.refresh,
+            max_iter=self.max_iter,
+            noise=_NOISE[dtype],
+        )
+
+    def stop(self, at: Point) -> NDArray[np.bool_]:
+        """Which problems are done: a gap that leaves room for the proof, or no decrease to be expected."""
+        split = self.problem.split
+        weights, bias = at.grad[:, :split], at.grad[:, split:]
+        bias_part = np.sum(bias * self.metric.bias_step(bias), axis=1) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gap = np.vecdot(weights, weights) / (2 * self.problem.penalty.strength) + bias_part
+        decrease = np.zeros(len(at.x)) if at.decrease is None else at.decrease
+        if self.progress is not None and time.monotonic() - self._told > 1:
+            self._told = time.monotonic()
+            worst = np.where(self.provable, gap, decrease) / np.maximum(at.value, 1e-300)
+            self.progress(at.n_iter, float(at.value.max()), float(worst.max()))
+        limit = self.tol * np.abs(at.value)
+        nothing = decrease <= np.finfo(np.float64).eps * np.abs(at.value)
+        return np.where(self.provable, (gap <= self.room * limit) | nothing, decrease <= limit)
+
+    def refresh(self, at: Point) -> None:
+        """Renew the metric where its time has come."""
+        if at.n_iter >= self._next_refresh:
+            self._renew(at)
+            self.memory.set_metric(self.metric)
+
+    def _renew(self, at: Point) -> None:
+        self._next_refresh = max(at.n_iter + 1, at.n_iter * _REFRESH)
+        self.metric = self.problem.metric(at.x, self.features)
+
+    def prove(self, at: Point) -> tuple[Point, Float64]:
+        """The point in float64 and its gap (B,), after steps in the bias where the gap calls for them."""
+        problem, split = self.problem, self.problem.split
+        self._renew(at)
+        self.memory.set_metric(self.metric)
+        value, grad = problem(at.x, np.float64)
+        at = Point(at.x, value, grad, at.n_iter, at.n_passes + 1)
+        gap = problem.gap(at.x, value, grad, self.zero_grad)
+        for _ in range(_BIAS_STEPS):
+            plain = np.vecdot(grad[:, :split], grad[:, :split])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                plain /= 2 * problem.penalty.strength
+            owed = self.provable & (gap > self.tol * value) & (plain <= self.tol * value)
+            if not owed.any():
+                break
+            x = at.x.copy()
+            x[owed, split:] -= self.metric.bias_step(grad[:, split:])[owed]
+            new_value, new_grad = problem(x, np.float64)
+            at.n_passes += 1
+            better = owed & (new_value <= value + _NOISE[np.float64] * value)
+            if not better.any():
+                break
+            at.x[better], value[better], grad[better] = x[better], new_value[better], new_grad[better]
+            gap = problem.gap(at.x, value, grad, self.zero_grad)
+        return at, gap
 
 
-def _weighted_sum(rows: Rows, residual: Float64) -> Float64:
-    """Sum over rows of residual (N, K) times centred features (N, D): (K, D), float64."""
-    total = np.zeros((rows.n_classes, rows.features.shape[1]))
-    for block in rows.blocks():
-        total += residual[block].T @ (np.asarray(rows.features[block], np.float64) - rows.center)
-    return total
+def _solution(problem: Problem, at: Point, gap: Float64, converged: NDArray[np.bool_], zero_grad: Float64) -> Solution:
+    weights, bias = problem.unpack(at.x)
+    norm, first = np.linalg.norm(at.grad, axis=1), np.linalg.norm(zero_grad, axis=1)
+    relative = np.divide(norm, first, out=np.zeros_like(norm), where=first > 0)
+    if problem.rows.loss.shifts:  # exact up to rounding; made exact
+        weights, bias = weights - weights.mean(axis=1, keepdims=True), bias - bias.mean(axis=1, keepdims=True)
+    return Solution(weights, bias, at.value, gap, converged, relative, at.n_iter, at.n_passes)
+
+
+def _fits_float32(rows: Rows, deviation: Float64) -> bool:
+    """Whether float32 products come near enough to be worth their time."""
+    if rows.features.dtype == np.uint8:
+        return True
+    if rows.features.dtype == np.float64 and rows.features.size * rows.n_classes < _WORTH_FLOAT32:
+        return False
+    varies = deviation > 0
+    center, spread = np.abs(rows.center[varies]), deviation[varies]
+    return bool((center < _LARGE).all() and (spread < _LARGE).all() and (center <= _FAR * spread).all())

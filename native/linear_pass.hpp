@@ -70,6 +70,13 @@ struct Sums {
   std::vector<double> loss, grad, grad_offset;
 };
 
+// to (m) += the columns of from (n, m).
+template <class T>
+void add_columns(const T* __restrict from, std::size_t n, std::size_t m, double* __restrict to) {
+  for (std::size_t i = 0; i < n; ++i, from += m)
+    for (std::size_t j = 0; j < m; ++j) to[j] += static_cast<double>(from[j]);
+}
+
 template <class T, class X>
 void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Padded<T>& padded,
          std::size_t first, std::size_t last, Sums& sums) {
@@ -104,10 +111,8 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
       }
       loss.by_distribution(z.data(), q, weight, values.data(), z.data(), n * b, k, loss.parameters);
     }
-    for (std::size_t i = 0; i < n; ++i) {
-      for (std::size_t j = 0; j < b; ++j) sums.loss[j] += static_cast<double>(values[i * b + j]);
-      for (std::size_t j = 0; j < m; ++j) sums.grad_offset[j] += static_cast<double>(z[i * m + j]);
-    }
+    add_columns(values.data(), n, b, sums.loss.data());
+    add_columns(z.data(), n, m, sums.grad_offset.data());
     kernels.gradient(x, padded.center.data(), z.data(), sums.grad.data(), n, rows.d, m);
   }
 }

@@ -59,6 +59,7 @@ class Memory:
     def __init__(self, n_problems: int, n_variables: int, metric: Metric) -> None:
         most = int(np.clip(_BYTES // (24 * n_problems * n_variables), _FEWEST_PAIRS, _MOST_PAIRS))
         self._most, self._order = most, list[int]()
+        self._at: slice | NDArray[np.intp] = slice(0, 0)  # the order, as an index
         self._steps, self._changes, self._turned = np.zeros((3, n_problems, most, n_variables))
         self._inverse = np.zeros((n_problems, 0, 0))  # of the upper triangle of s_i y_j
         self._lengths = np.zeros((n_problems, 0, 0))  # y_i metric(y_j)
@@ -72,8 +73,7 @@ class Memory:
         self._metric, self._last = metric, None
         for place in self._order:
             self._turned[:, place] = metric(self._changes[:, place])
-        rows = self._order
-        self._lengths = np.matmul(self._changes[:, rows], self._turned[:, rows].transpose(0, 2, 1))
+        self._lengths = np.matmul(self._changes[:, self._at], self._turned[:, self._at].transpose(0, 2, 1))
 
     def add(self, step: Float64, before: Float64, after: Float64) -> None:
         """Remember a step (B, P) and the gradients on its ends."""
@@ -87,14 +87,17 @@ class Memory:
             product = np.where(told, product, 1.0)
         if len(self._order) == self._most:
             place = self._order.pop(0)
+            self._at = np.array(self._order)
             self._inverse, self._lengths = self._inverse[:, 1:, 1:], self._lengths[:, 1:, 1:]
             self._diagonal = self._diagonal[:, 1:]
         else:
             place = len(self._order)
-        column = _products(self._steps, change)[:, self._order, None]
-        lengths = _products(self._changes, turned)[:, self._order]
+        column = _products(self._steps, change)[:, self._at, None]
+        lengths = _products(self._changes, turned)[:, self._at]
         self._steps[:, place], self._changes[:, place], self._turned[:, place] = step, change, turned
         self._order.append(place)
+        in_turn = len(self._order) == place + 1 and self._order[0] == 0
+        self._at = slice(0, place + 1) if in_turn else np.array(self._order)
         length = np.vecdot(change, turned)
         self._inverse = _bordered(self._inverse, -np.matmul(self._inverse, column)[:, :, 0] / product[:, None])
         self._inverse[:, -1, -1] = 1 / product
@@ -110,8 +113,8 @@ class Memory:
         step = self._in_metric(grad) * -scale
         if not self._order:
             return step
-        t = np.matmul(self._inverse, _products(self._steps, grad)[:, self._order, None])
-        u = np.matmul(self._lengths, t)[:, :, 0] - _products(self._turned, grad)[:, self._order]
+        t = np.matmul(self._inverse, _products(self._steps, grad)[:, self._at, None])
+        u = np.matmul(self._lengths, t)[:, :, 0] - _products(self._turned, grad)[:, self._at]
         u *= scale
         u += self._diagonal * t[:, :, 0]
         u = np.matmul(self._inverse.transpose(0, 2, 1), u[:, :, None])
@@ -121,7 +124,7 @@ class Memory:
 
     def _combine(self, pairs: Float64, factors: Float64) -> Float64:
         spread = np.zeros((len(pairs), 1, self._most))
-        spread[:, 0, self._order] = factors[:, :, 0]
+        spread[:, 0, self._at] = factors[:, :, 0]
         return np.asarray(np.matmul(spread, pairs)[:, 0])
 
     def _in_metric(self, grad: Float64) -> Float64:

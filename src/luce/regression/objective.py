@@ -29,7 +29,7 @@ Total = Callable[[Float64], Float64]
 _FEW_OUTPUTS = 96  # up to here the native products are the faster ones
 _RUNS = 8
 _BLOCK_BYTES = 1 << 22  # of features and logits of a block of rows, for matrix products
-_SAMPLE_ROWS = 2048  # for the curvature
+_SAMPLE_ROWS = 1024  # for the curvature, or two for each class
 _GRAM_ROWS = 20  # for each feature
 
 
@@ -160,7 +160,7 @@ def curvature(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Flo
     Returns:
         Its mean (K, K), and the mean of the centred features (D,) where each row counts with its share in the trace.
     """
-    chosen = slice(None, None, max(1, len(rows.features) // _SAMPLE_ROWS))
+    chosen = slice(None, None, max(1, len(rows.features) // max(_SAMPLE_ROWS, 2 * rows.n_classes)))
     x = rows.features[chosen].astype(rows.weight.dtype)
     x -= rows.center.astype(x.dtype)
     w = rows.weight[chosen].astype(np.float64)
@@ -178,7 +178,7 @@ def gram(rows: Rows, unit: Float64) -> Float64:
     """Second moments (D, D) of the centred features times `unit`, over a sample of the rows and all problems."""
     n, d = rows.features.shape
     dtype: type[np.floating] = np.float64 if rows.features.dtype == np.float64 else np.float32
-    step = max(1, -(-n // max(2 * _SAMPLE_ROWS, _GRAM_ROWS * d)))
+    step = max(1, -(-n // max(4 * _SAMPLE_ROWS, _GRAM_ROWS * d)))
     features, center, factor = rows.features[::step], rows.center.astype(dtype), unit.astype(dtype)
     weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
     size = max(64, _BLOCK_BYTES // (np.dtype(dtype).itemsize * d))
@@ -192,8 +192,12 @@ def gram(rows: Rows, unit: Float64) -> Float64:
         return [x.T @ x]
 
     sums = np.zeros((d, d))
-    for moments in map_chunks(range(0, len(features), size), part, chunk=1, n_threads=max(1, rows.n_threads)):
-        sums += moments
+    starts = range(0, len(features), size)
+    if len(starts) == 1:  # no thread is worth its start
+        sums += part(starts)[0]
+    else:
+        for moments in map_chunks(starts, part, chunk=1, n_threads=max(1, rows.n_threads)):
+            sums += moments
     share = rows.total(np.array([weight.sum()]))
     return rows.total(sums) / max(float(share[0]), np.finfo(np.float64).tiny)
 

@@ -269,19 +269,20 @@ class _Search:
 
     def stop(self, at: Point) -> NDArray[np.bool_]:
         """Which problems are done: a gap that leaves room for the proof, or no decrease to be expected."""
-        split = self.problem.split
-        weights, bias = at.grad[:, :split], at.grad[:, split:]
-        bias_part = np.sum(bias * self.metric.bias_step(bias), axis=1) / 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            gap = np.vecdot(weights, weights) / (2 * self.problem.penalty.strength) + bias_part
         decrease = np.zeros(len(at.x)) if at.decrease is None else at.decrease
+        size = np.abs(at.value)
+        wanted, left = self.tol * size, decrease
+        done = decrease <= np.where(self.provable, np.finfo(np.float64).eps * size, wanted)
+        if self.provable.any():
+            weights, bias = at.grad[:, : self.problem.split], at.grad[:, self.problem.split :]
+            penalty = np.where(self.provable, self.problem.penalty.strength, 1.0)
+            gap = np.vecdot(weights, weights) / (2 * penalty) + np.vecdot(bias, self.metric.bias_step(bias)) / 2
+            done |= self.provable & (gap <= self.room * wanted)
+            left = np.where(self.provable, gap, decrease)
         if self.progress is not None and time.monotonic() - self._told > 1:
             self._told = time.monotonic()
-            worst = np.where(self.provable, gap, decrease) / np.maximum(at.value, 1e-300)
-            self.progress(at.n_iter, float(at.value.max()), float(worst.max()))
-        limit = self.tol * np.abs(at.value)
-        nothing = decrease <= np.finfo(np.float64).eps * np.abs(at.value)
-        return np.where(self.provable, (gap <= self.room * limit) | nothing, decrease <= limit)
+            self.progress(at.n_iter, float(at.value.max()), float((left / np.maximum(size, 1e-300)).max()))
+        return done
 
     def refresh(self, at: Point) -> None:
         """Renew the metric where its time has come."""
@@ -296,18 +297,19 @@ class _Search:
     def prove(self, at: Point) -> tuple[Point, Float64]:
         """The point in float64 and its gap (B,), after steps in the bias where the gap calls for them."""
         problem, split = self.problem, self.problem.split
-        self._renew(at)
-        self.memory.set_metric(self.metric)
         value, grad = problem(at.x, np.float64)
         at = Point(at.x, value, grad, at.n_iter, at.n_passes + 1)
         gap = problem.gap(at.x, value, grad, self.zero_grad)
-        for _ in range(_BIAS_STEPS):
+        for i in range(_BIAS_STEPS):
             plain = np.vecdot(grad[:, :split], grad[:, :split])
             with np.errstate(divide="ignore", invalid="ignore"):
                 plain /= 2 * problem.penalty.strength
             owed = self.provable & (gap > self.tol * value) & (plain <= self.tol * value)
             if not owed.any():
                 break
+            if i == 0:
+                self._renew(at)
+                self.memory.set_metric(self.metric)
             x = at.x.copy()
             x[owed, split:] -= self.metric.bias_step(grad[:, split:])[owed]
             new_value, new_grad = problem(x, np.float64)

@@ -230,7 +230,7 @@ def measure_peak(case: str) -> None:
         x = np.empty((60_000, 784), np.uint8)
         for i in range(0, len(x), 1000):
             x[i : i + 1000] = centers[y[i : i + 1000]] + rng.integers(0, 56, (1000, 784), np.uint8)
-        work = functools.partial(ours, x, y, 1e-2, 1 / 255)
+        work: Work = functools.partial(ours, x, y, 1e-2, 1 / 255)
         ours(x[:500], y[:500], 1e-2)
     else:
         n, d, k = 100_000, 512, 1000

@@ -30,7 +30,7 @@ using Slabs = nb::ndarray<T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 // Numbers for which a second thread is worth waking.
 constexpr std::size_t kGrain = 1 << 15;
 // Products for which it is, in a linear layer.
-constexpr std::size_t kLinearGrain = 1 << 20;
+constexpr std::size_t kLinearGrain = 1 << 21;
 // Rows that short-row kernels work on side by side, whatever the instruction set.
 constexpr std::size_t kMultiple = 16;
 // What threads share out among them where there are no rows: columns, single numbers.

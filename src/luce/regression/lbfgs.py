@@ -71,8 +71,11 @@ class Memory:
     def set_metric(self, metric: Metric) -> None:
         """Measure in another metric from now on."""
         self._metric, self._last = metric, None
-        for place in self._order:
-            self._turned[:, place] = metric(self._changes[:, place])
+        if len(self._steps) == 1:  # one problem: all pairs at once
+            self._turned[0, self._at] = metric(self._changes[0, self._at])
+        else:
+            for place in self._order:
+                self._turned[:, place] = metric(self._changes[:, place])
         self._lengths = np.matmul(self._changes[:, self._at], self._turned[:, self._at].transpose(0, 2, 1))
 
     def add(self, step: Float64, before: Float64, after: Float64) -> None:

@@ -29,7 +29,7 @@ Total = Callable[[Float64], Float64]
 _FEW_OUTPUTS = 96  # up to here the native products are the faster ones
 _RUNS = 8
 _BLOCK_BYTES = 1 << 22  # of features and logits of a block of rows, for matrix products
-_SAMPLE_ROWS = 1024  # for the curvature, or two for each class
+_SAMPLE_ROWS = 2048  # for the curvature, or two for each class; of few rows, half
 _GRAM_ROWS = 20  # for each feature
 
 
@@ -160,7 +160,8 @@ def curvature(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Flo
     Returns:
         Its mean (K, K), and the mean of the centred features (D,) where each row counts with its share in the trace.
     """
-    chosen = slice(None, None, max(1, len(rows.features) // max(_SAMPLE_ROWS, 2 * rows.n_classes)))
+    wanted = max(min(_SAMPLE_ROWS, len(rows.features) // 2), 2 * rows.n_classes, 512)
+    chosen = slice(None, None, max(1, -(-len(rows.features) // wanted)))
     x = rows.features[chosen].astype(rows.weight.dtype)
     x -= rows.center.astype(x.dtype)
     w = rows.weight[chosen].astype(np.float64)
@@ -178,7 +179,7 @@ def gram(rows: Rows, unit: Float64) -> Float64:
     """Second moments (D, D) of the centred features times `unit`, over a sample of the rows and all problems."""
     n, d = rows.features.shape
     dtype: type[np.floating] = np.float64 if rows.features.dtype == np.float64 else np.float32
-    step = max(1, -(-n // max(4 * _SAMPLE_ROWS, _GRAM_ROWS * d)))
+    step = max(1, -(-n // max(_GRAM_ROWS * d, 4096)))
     features, center, factor = rows.features[::step], rows.center.astype(dtype), unit.astype(dtype)
     weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
     size = max(64, _BLOCK_BYTES // (np.dtype(dtype).itemsize * d))

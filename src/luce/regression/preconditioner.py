@@ -16,7 +16,7 @@ import numpy as np
 from luce.regression.objective import Float64, Rows, gram
 
 _MOST_FEATURES = 4096  # from there on the spectrum costs more memory and time than it saves
-_WORTH = 100  # features squared that rows times classes are worth a spectrum, each
+_ROWS_EACH = 4  # rows for each feature below which the features' variances do as well, at a fraction of the work
 _FLOOR = 1e-3  # of the classes' largest curvature, for biases
 
 
@@ -41,18 +41,17 @@ class Spectrum:
         return coordinates if self.vectors is None else coordinates @ self.vectors.T
 
 
-def spectrum(rows: Rows, unit: Float64, deviation: Float64, uses: int = 1) -> Spectrum:
+def spectrum(rows: Rows, unit: Float64, deviation: Float64) -> Spectrum:
     """The spectrum of the features in units of 1 / `unit`, or their variances where that is not worth its time.
 
     Args:
         rows: the data; their mean over the problems counts.
         unit: (D,).
         deviation: (D,) standard deviation of each feature.
-        uses: solutions that share it.
     """
-    n, d = rows.features.shape
-    worth = _WORTH * float(rows.total(np.array([float(n)]))[0]) * rows.n_classes * rows.n_problems * uses
-    if d > _MOST_FEATURES or d * d > worth:
+    d = rows.features.shape[1]
+    n_rows = float(rows.total(np.array([float(len(rows.features))]))[0])
+    if d > _MOST_FEATURES or n_rows < _ROWS_EACH * d:
         return Spectrum((deviation * unit) ** 2, None)
     values, vectors = np.linalg.eigh(gram(rows, unit))
     return Spectrum(np.maximum(values, 0.0), vectors)
@@ -77,8 +76,8 @@ class Preconditioner:
     mean: Float64
 
     def __call__(self, grad: Float64) -> Float64:
-        """Apply it to gradients (B, K D + K): weights in penalised units, then biases."""
-        b, k, d = self.divisor.shape
+        """Apply it to gradients (B, K D + K), or any number of them where B is 1: weights, then biases."""
+        b, (_, k, d) = len(grad), self.divisor.shape
         weights, bias = grad[:, : k * d].reshape(b, k, d), grad[:, k * d :]
         turned = self.classes.T @ self.spectrum.there(weights - bias[:, :, None] * self.mean)
         turned /= self.divisor

@@ -137,11 +137,11 @@ def fit_case(name: str, x: Floats, y: NDArray[Any], bytes_: NDArray[np.uint8] | 
     return lines
 
 
-def pictures_case(name: str, title: str) -> list[str]:
+def pictures_case(name: str, title: str, rounds: int) -> list[str]:
     x, y, x_test, y_test = pixels(name)
     scaled = x.astype(np.float32) / np.float32(255)
     test = x_test.astype(np.float32) / np.float32(255), y_test
-    return fit_case(title, scaled, y, x, 3, test, ("at least 30", "at least 5"))
+    return fit_case(title, scaled, y, x, rounds, test, ("at least 30", "at least 5"))
 
 
 def digits() -> list[str]:
@@ -151,7 +151,7 @@ def digits() -> list[str]:
 
 def trashnet() -> list[str]:
     """The path of penalties on standardised features."""
-    sys.argv = sys.argv[:1]
+    sys.argv = sys.argv[:1]  # a word there would be taken for a folder
     data = open_dataset(find_photos())
     backbone = open_backbone("efficientnet-lite0", (0, 0), grey=False, progress=lambda *_: None)
     found = extract(data.sources, backbone, open_session(backbone.graph), None, n_threads=2, max_pixels=MAX_PIXELS,
@@ -300,8 +300,8 @@ def busy() -> list[str]:
 
 CASES: dict[str, Callable[[], list[str]]] = {
     "digits": digits,
-    "mnist": functools.partial(pictures_case, "mnist", "MNIST"),
-    "fashion": functools.partial(pictures_case, "fashion-mnist", "Fashion-MNIST"),
+    "mnist": functools.partial(pictures_case, "mnist", "MNIST", 3),
+    "fashion": functools.partial(pictures_case, "fashion-mnist", "Fashion-MNIST", 2),
     "trashnet": trashnet,
     "wide": wide,
     "memory": memory,

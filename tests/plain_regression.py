@@ -47,7 +47,7 @@ def distributions_of(target: NDArray[Any], k: int) -> Float64:
 
 
 def entmax(a: Float64, alpha: float) -> Float64:
-    """p = ((alpha - 1) a - tau) ** (1 / (alpha - 1)) where positive; tau by bisection."""
+    """Probabilities ((alpha - 1) a - tau) ** (1 / (alpha - 1)) where positive; tau by bisection."""
     s = (alpha - 1) * a
     low, high = s.max(axis=1, keepdims=True) - 1, s.max(axis=1, keepdims=True)
     for _ in range(80):
@@ -113,4 +113,5 @@ def mean_loss(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Flo
 def objective(rows: Rows, penalty: Penalty, weights: Float64, bias: Float64) -> Float64:
     """Mean loss plus penalty (B,)."""
     loss, _, _ = mean_loss(rows, weights, bias)
-    return loss + penalty.strength / 2 * np.sum((weights * penalty.scale) ** 2, axis=(1, 2))
+    value: Float64 = loss + penalty.strength / 2 * np.sum((weights * penalty.scale) ** 2, axis=(1, 2))
+    return value

@@ -155,24 +155,28 @@ def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64,
 
 
 def curvature(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Float64]:
-    """The second derivative of the loss in the logits, over a sample of the rows and all problems.
+    """The second derivative of each problem's loss in the logits, over a sample of the rows.
 
     Returns:
-        Its mean (K, K), and the mean of the centred features (D,) where each row counts with its share in the trace.
+        Its mean (B, K, K), and the mean of the centred features (B, D) where each row counts with its share in the
+        trace.
     """
     wanted = max(min(_SAMPLE_ROWS, len(rows.features) // 2), 2 * rows.n_classes, 512)
     chosen = slice(None, None, max(1, -(-len(rows.features) // wanted)))
     x = rows.features[chosen].astype(rows.weight.dtype)
     x -= rows.center.astype(x.dtype)
     w = rows.weight[chosen].astype(np.float64)
-    matrix = weights.reshape(-1, weights.shape[-1]).astype(x.dtype)
-    z = (x @ matrix.T + bias.reshape(-1).astype(x.dtype)).reshape(-1, rows.n_classes)
-    total, traces = rows.loss.curvature(z, w.reshape(-1))
-    trace = traces.reshape(w.shape).sum(axis=1)
     k = rows.n_classes
-    sums = rows.total(np.concatenate([total.ravel(), trace.astype(x.dtype) @ x, [trace.sum(), w.sum()]]))
-    mean = sums[k * k : -2] / max(float(sums[-2]), np.finfo(np.float64).tiny)
-    return sums[: k * k].reshape(k, k) / max(float(sums[-1]), np.finfo(np.float64).tiny), mean
+    sums = np.empty((rows.n_problems, k * k + x.shape[1] + 2))
+    for b, row in enumerate(sums):
+        z = x @ weights[b].T.astype(x.dtype) + bias[b].astype(x.dtype)
+        total, trace = rows.loss.curvature(z, w[:, b])
+        row[: k * k], row[k * k : -2] = total.ravel(), trace.astype(x.dtype) @ x
+        row[-2:] = trace.sum(), w[:, b].sum()
+    sums = rows.total(sums)
+    tiny = np.finfo(np.float64).tiny
+    mean = sums[:, k * k : -2] / np.maximum(sums[:, -2:-1], tiny)
+    return (sums[:, : k * k] / np.maximum(sums[:, -1:], tiny)).reshape(-1, k, k), mean
 
 
 def gram(rows: Rows, unit: Float64) -> Float64:

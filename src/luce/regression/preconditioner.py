@@ -63,10 +63,10 @@ class Preconditioner:
 
     Attributes:
         spectrum: of the features.
-        classes: (K, K), the eigenvectors of the classes' mean curvature, a column each.
+        classes: (B, K, K), the eigenvectors of the classes' mean curvature, a column each.
         divisor: (B, K, D).
-        bias_divisor: (K,).
-        mean: (D,) of the features in penalised units, weighted by curvature: where a bias is independent of weights.
+        bias_divisor: (B, K).
+        mean: (B, D) of the features in penalised units, weighted by curvature: there a bias is independent of weights.
     """
 
     spectrum: Spectrum
@@ -77,26 +77,28 @@ class Preconditioner:
 
     def __call__(self, grad: Float64) -> Float64:
         """Apply it to gradients (B, K D + K), or any number of them where B is 1: weights, then biases."""
-        b, (_, k, d) = len(grad), self.divisor.shape
-        weights, bias = grad[:, : k * d].reshape(b, k, d), grad[:, k * d :]
-        turned = self.classes.T @ self.spectrum.there(weights - bias[:, :, None] * self.mean)
+        n, (_, k, d) = len(grad), self.divisor.shape
+        weights, bias = grad[:, : k * d].reshape(n, k, d), grad[:, k * d :]
+        turned = self.spectrum.there(weights - bias[:, :, None] * self.mean[:, None])
+        turned = self.classes.transpose(0, 2, 1) @ turned
         turned /= self.divisor
         step = self.spectrum.back(self.classes @ turned)
         out = np.empty_like(grad)
-        out[:, : k * d] = step.reshape(b, -1)
-        out[:, k * d :] = self.bias_step(bias) - step @ self.mean
+        out[:, : k * d] = step.reshape(n, -1)
+        out[:, k * d :] = self.bias_step(bias) - (step @ self.mean[:, :, None])[:, :, 0]
         return out
 
     def bias_step(self, grad: Float64) -> Float64:
         """The step (B, K) in the biases alone."""
-        return grad @ self.classes / self.bias_divisor @ self.classes.T
+        turned = (grad[:, None] @ self.classes)[:, 0] / self.bias_divisor
+        return np.asarray((self.classes @ turned[:, :, None])[:, :, 0])
 
 
 def preconditioner(features: Spectrum, curvature: Float64, mean: Float64, strength: Float64) -> Preconditioner:
-    """The inverse from the features' spectrum, the classes' mean curvature (K, K) and the penalties (B,)."""
+    """The inverse from the features' spectrum, and of each problem the curvature (B, K, K), mean and penalty (B,)."""
     values, vectors = np.linalg.eigh(curvature)
     values = np.maximum(values, 0.0)
-    most = max(float(values[-1]), np.finfo(np.float64).tiny)
-    divisor = values[:, None] * features.values + strength[:, None, None]
-    floor = np.finfo(np.float64).eps * most * max(float(features.values.max(initial=0.0)), 1e-300)
+    most = np.maximum(values[:, -1:], np.finfo(np.float64).tiny)
+    divisor = values[:, :, None] * features.values + strength[:, None, None]
+    floor = np.finfo(np.float64).eps * most[:, :, None] * max(float(features.values.max(initial=0.0)), 1e-300)
     return Preconditioner(features, vectors, np.maximum(divisor, floor), np.maximum(values, _FLOOR * most), mean)

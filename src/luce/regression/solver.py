@@ -133,7 +133,7 @@ class Problem:
     def metric(self, x: Float64, features: Spectrum) -> Preconditioner:
         """The inverse of the second derivative there, roughly."""
         classes, mean = curvature(self.rows, *self.unpack(x))
-        return preconditioner(features, classes, mean * self.unit, self.penalty.strength)
+        return preconditioner(features, classes, mean * self.unit * self.rows.intercept, self.penalty.strength)
 
     def gap(self, x: Float64, value: Float64, grad: Float64, zero_grad: Float64) -> Float64:
         """Upper bound (B,) on value minus minimum, from the gradient there and the one at zero; see the module."""

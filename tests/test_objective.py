@@ -1,0 +1,114 @@
+"""The data of softmax regression: losses, gradients, moments and curvature are those that are written down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from luce.links import Sigmoid, Softmax
+from luce.regression import mean_and_deviation, row_loss
+from luce.regression.objective import curvature, gram, logits, loss_and_grad
+from luce.regression.preconditioner import preconditioner, spectrum
+from tests import plain_regression as plain
+
+
+@given(st.integers(0, 10_000), st.sampled_from([np.uint8, np.float32, np.float64]), st.integers(1, 3), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_the_gradient_is_that_of_the_loss(seed: int, dtype: type, n_problems: int, intercept: bool) -> None:
+    rng = np.random.default_rng(seed)
+    n, d, k = 40, 4, 3
+    x: NDArray[Any] = (rng.random((n, d)) * 20).astype(dtype)
+    y = np.append(np.arange(k), rng.integers(0, k, n - k))
+    rows, _ = plain.rows_of(x, y, rng.random((n, n_problems)), intercept=intercept)
+    weights = rng.normal(size=(n_problems, k, d)) / 5
+    bias = rng.normal(size=(n_problems, k)) * intercept
+    # float64: some hundred roundings of numbers below 100; float32 likewise
+    for work, room in ((np.float64, 1e-12), (np.float32, 1e-4)):
+        for found, expected in zip(
+            loss_and_grad(rows.at(work), weights, bias), plain.mean_loss(rows, weights, bias), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, atol=room, rtol=room)
+    z = np.einsum("nd,bkd->nbk", x.astype(np.float64) - rows.center, weights) + bias
+    np.testing.assert_allclose(logits(rows, weights, bias), z, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_mean_and_deviation_survive_a_large_offset(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    offset = 0 if dtype is np.uint8 else 10_000
+    x: NDArray[Any] = (rng.random((5000, 3)) * 100 + offset).astype(dtype)
+    x[:, 2] = 7
+    weight = rng.random(5000)
+    weight /= weight.sum()
+    mean, deviation = mean_and_deviation(x, weight)
+    x64 = x.astype(np.float64)
+    expected = weight @ x64
+    np.testing.assert_allclose(mean, expected, rtol=1e-6)
+    np.testing.assert_allclose(deviation, np.sqrt(weight @ (x64 - expected) ** 2), rtol=2e-5, atol=1e-6)
+
+
+def test_moments_of_parts_add_up() -> None:
+    x, _ = plain.blobs(500, 4, 3)
+    weight = np.full(500, 1 / 500)
+    sums: list[NDArray[np.float64]] = []
+    mean_and_deviation(x[:200] + 1e3, weight[:200], total=lambda v: (sums.append(v.copy()), v)[1])
+    assert len(sums) == 2  # what the first rows are near, then the moments
+    assert sums[0][-1] == 64
+
+
+def hessian(rows: Any, weights: NDArray[Any], bias: NDArray[Any]) -> NDArray[np.float64]:
+    """The second derivative of the loss in weights and biases (K D + K), by central differences of the gradient."""
+    k, d = weights.shape[1:]
+    at = np.concatenate([weights.ravel(), bias.ravel()])
+    columns = []
+    for i in range(len(at)):
+        ends = []
+        for h in (1e-5, -1e-5):
+            v = at.copy()
+            v[i] += h
+            _, grad, grad_bias = plain.mean_loss(rows, v[: k * d].reshape(1, k, d), v[k * d :].reshape(1, k))
+            ends.append(np.concatenate([grad.ravel(), grad_bias.ravel()]))
+        columns.append((ends[0] - ends[1]) / 2e-5)
+    return np.array(columns)
+
+
+def test_curvature_is_the_mean_second_derivative_in_the_logits() -> None:
+    x, y = plain.blobs(300, 4, 3)
+    rng = np.random.default_rng(0)
+    for link in (Softmax(), Softmax(0.5), Sigmoid(2.0)):
+        target = np.eye(3)[y] if link.name == "sigmoid" else y
+        rows, _ = plain.rows_of(x, target, rng.random((300, 1)), loss=row_loss(link))
+        weights, bias = rng.normal(size=(1, 3, 4)), rng.normal(size=(1, 3))
+        matrix, _ = curvature(rows, weights, bias)
+        np.testing.assert_allclose(matrix, hessian(rows, weights, bias)[12:, 12:], atol=1e-8)
+
+
+def test_the_second_moments_are_those_of_centred_features() -> None:
+    x, y = plain.blobs(300, 4, 3)
+    rows, _ = plain.rows_of(x * 3 + 5, y)
+    unit = np.array([1.0, 2.0, 3.0, 4.0])
+    centred = (rows.features - rows.center) * unit
+    np.testing.assert_allclose(gram(rows, unit), centred.T @ centred / 300, rtol=1e-10)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_preconditioner_is_the_inverse_where_all_rows_bend_alike(intercept: bool) -> None:
+    x, y = plain.blobs(300, 4, 3)
+    rows, deviation = plain.rows_of(x, np.eye(3)[y], loss=row_loss(Sigmoid()), intercept=intercept)
+    weights, bias = np.zeros((1, 3, 4)), np.zeros((1, 3))  # there each logit's second derivative is 1 / 4
+    strength = 0.3
+    full = hessian(rows, weights, bias)
+    full[np.arange(12), np.arange(12)] += strength
+    classes, mean = curvature(rows, weights, bias)
+    inverse = preconditioner(spectrum(rows, np.ones(4), deviation), classes, mean, np.array([strength]))
+    v = np.random.default_rng(0).normal(size=15)
+    if not intercept:  # the biases stand still: neither they nor their gradient count
+        v[12:] = 0
+        np.testing.assert_allclose(inverse((full @ v * (np.arange(15) < 12))[None])[0, :12], v[:12], atol=1e-6)
+    else:
+        np.testing.assert_allclose(inverse((full @ v)[None])[0], v, atol=1e-6)

@@ -216,7 +216,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         strength = self._strength(mass)
         penalty = Penalty(np.array([strength]), self._penalty_scale(deviation))
         solution = solve(
-            rows.at(np.float32),
+            rows,
             penalty,
             deviation,
             start=self._start(center, k) if self.warm_start else None,
@@ -277,15 +277,16 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if gap <= self.tol * value:
             return
         known = f"at most {gap:.3g} above the optimum" if gap < math.inf else "at an unknown distance from the optimum"
-        if solution.n_iter >= self.max_iter:
-            why = f"stopped after max_iter={self.max_iter} steps, {known}; raise max_iter"
-        elif not rows.loss.convex:
-            why = "ended where the loss is stationary; this link's loss is not convex, so it need not be the minimum"
+        stopped = f"stopped after max_iter={self.max_iter} steps, " if solution.n_iter >= self.max_iter else "ended "
+        if not rows.loss.convex:
+            why = f"{stopped}where the loss is stationary or nearly so; this link's loss is not convex, so no minimum is proven"
         elif strength == 0:
             why = (
-                f"without a penalty is {known}; the classes may be separable, or columns repeat each other: a penalty "
-                "(C below infinity) makes the minimum one that can be found and proven"
+                f"without a penalty {stopped}{known}; the classes may be separable, or columns repeat each other: a "
+                "penalty (C below infinity) makes the minimum one that can be found and proven"
             )
+        elif solution.n_iter >= self.max_iter:
+            why = f"{stopped}{known}; raise max_iter"
         else:
             why = (
                 f"ended {known}: float64 resolves no more of this data; raise tol, or bring the features to like units"
@@ -379,7 +380,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise ValueError("inference: with a penalty, only for standardize=False and feature_scale=1")
         size = np.sqrt(np.maximum(np.diag(matrix + bend), np.finfo(np.float64).tiny))
         scaled = (matrix + bend) / size / size[:, None]
-        if not np.linalg.eigvalsh(scaled)[0] > 1e-12:
+        certain = float(weight @ (1 - np.vecdot(p, p))) < 1e-6 * float(weight.sum())  # every row, of its class
+        if certain or not np.linalg.eigvalsh(scaled)[0] > 1e-12:
             raise ValueError(
                 "inference: the information is singular: classes are separable, or a column is constant or repeats "
                 "others; take it out, or fit with a penalty"

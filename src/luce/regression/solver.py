@@ -132,7 +132,8 @@ class Problem:
 
     def metric(self, x: Float64, features: Spectrum) -> Preconditioner:
         """The inverse of the second derivative there, roughly."""
-        classes, mean = curvature(self.rows, *self.unpack(x))
+        rough = self._rows[np.float64 if self.rows.features.dtype == np.float64 else np.float32]
+        classes, mean = curvature(rough, *self.unpack(x))
         return preconditioner(features, classes, mean * self.unit * self.rows.intercept, self.penalty.strength)
 
     def gap(self, x: Float64, value: Float64, grad: Float64, zero_grad: Float64) -> Float64:
@@ -179,7 +180,7 @@ def solve(
     """Minimise the weighted mean loss plus the penalty for every problem of `rows`.
 
     Args:
-        rows: the data of B problems.
+        rows: the data of B problems, their weights in float64.
         penalty: of each problem.
         deviation: (D,) standard deviation of each feature, 0 for a constant one.
         features: the spectrum of the features in units of the penalty's scale; computed if not given.
@@ -272,7 +273,7 @@ class _Search:
         decrease = np.zeros(len(at.x)) if at.decrease is None else at.decrease
         size = np.abs(at.value)
         wanted, left = self.tol * size, decrease
-        done = decrease <= np.where(self.provable, np.finfo(np.float64).eps * size, wanted)
+        done = decrease <= np.where(self.provable, np.finfo(np.float64).eps * size, self.room * wanted)
         if self.provable.any():
             weights, bias = at.grad[:, : self.problem.split], at.grad[:, self.problem.split :]
             penalty = np.where(self.provable, self.problem.penalty.strength, 1.0)

@@ -146,7 +146,7 @@ def pictures_case(name: str, title: str, rounds: int) -> list[str]:
 
 def digits() -> list[str]:
     x, y = load_digits(return_X_y=True)
-    return fit_case("digits", x.astype(np.float32), y, None, 21, None, ("at least 10, under 0.02 s", ""))
+    return fit_case("digits", x.astype(np.float32), y, None, 9, None, ("at least 10, under 0.02 s", ""))
 
 
 def trashnet() -> list[str]:
@@ -163,8 +163,14 @@ def trashnet() -> list[str]:
     def theirs(threads: int | None) -> LogisticRegressionCV:
         with contextlib.nullcontext() if threads is None else threadpool_limits(threads):
             return LogisticRegressionCV(
-                Cs=10, cv=5, tol=1e-4, max_iter=100_000, scoring="neg_log_loss", l1_ratios=(0,), use_legacy_attributes=False
-            ).fit(x, y)  # fmt: skip
+                Cs=10,
+                cv=5,
+                tol=1e-4,
+                max_iter=100_000,
+                scoring="neg_log_loss",
+                l1_ratios=(0,),
+                use_legacy_attributes=False,
+            ).fit(x, y)
 
     jobs: dict[str, Work] = {
         "one": lambda: theirs(1),
@@ -300,8 +306,8 @@ def busy() -> list[str]:
 
 CASES: dict[str, Callable[[], list[str]]] = {
     "digits": digits,
-    "mnist": functools.partial(pictures_case, "mnist", "MNIST", 3),
-    "fashion": functools.partial(pictures_case, "fashion-mnist", "Fashion-MNIST", 2),
+    "mnist": functools.partial(pictures_case, "mnist", "MNIST", 2),
+    "fashion": functools.partial(pictures_case, "fashion-mnist", "Fashion-MNIST", 1),
     "trashnet": trashnet,
     "wide": wide,
     "memory": memory,

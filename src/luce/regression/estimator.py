@@ -16,11 +16,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from luce.links import Link, Softmax
-from luce.regression.fisher import MOST_PARAMETERS, information, unpenalised_gap
+from luce.links import Link, Softmax, softmax
+from luce.regression.fisher import MOST_PARAMETERS, affordable, information, unpenalised_gap
 from luce.regression.inference import Inference
 from luce.regression.objective import Float64, Rows, Total, affine, here, mean_and_deviation
-from luce.regression.row_loss import SIGMOID, SOFTMAX, RowLoss, row_loss
+from luce.regression.row_loss import SIGMOID, SOFTMAX_LOSS, RowLoss, row_loss
 from luce.regression.solver import Penalty, Solution, one_blas_thread, solve
 from luce.threads import default_threads
 
@@ -270,8 +270,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def _certify(self, rows: Rows, solution: Solution, strength: float) -> None:
         """Set the certificate; warn where it does not prove what was asked for."""
         gap, value = float(solution.gap[0]), float(solution.value[0])
-        plain = rows.loss.member == SOFTMAX and rows.loss.margin == 0 and rows.intercept and rows.target.ndim == 1
-        if strength == 0 and plain:
+        plain = rows.loss == SOFTMAX_LOSS and rows.intercept and rows.target.ndim == 1 and rows.total is here
+        n, d = rows.features.shape
+        if strength == 0 and plain and affordable(n, d, rows.n_classes):
             gap = self._unpenalised_gap(rows)
         self.certificate_ = Certificate(float(solution.relative_gradient[0]), gap, value)
         if gap <= self.tol * value:
@@ -279,7 +280,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         known = f"at most {gap:.3g} above the optimum" if gap < math.inf else "at an unknown distance from the optimum"
         stopped = f"stopped after max_iter={self.max_iter} steps, " if solution.n_iter >= self.max_iter else "ended "
         if not rows.loss.convex:
-            why = f"{stopped}where the loss is stationary or nearly so; this link's loss is not convex, so no minimum is proven"
+            why = (
+                f"{stopped}where the loss is stationary; this link's loss is not convex, so it need not be the minimum"
+            )
         elif strength == 0:
             why = (
                 f"without a penalty {stopped}{known}; the classes may be separable, or columns repeat each other: a "
@@ -291,19 +294,16 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             why = (
                 f"ended {known}: float64 resolves no more of this data; raise tol, or bring the features to like units"
             )
-        warnings.warn(f"SoftmaxRegression {why}", ConvergenceWarning, stacklevel=4)
+        warnings.warn(f"SoftmaxRegression {why}", ConvergenceWarning, stacklevel=5)
 
     def _unpenalised_gap(self, rows: Rows) -> float:
-        bias = self.intercept_ + self.coef_ @ rows.center
-        p = Softmax(1 / rows.loss.beta).probabilities(self._logits(rows.features))
+        p = softmax(self._logits(rows.features))
         weight = rows.weight[:, 0].astype(np.float64)
         residual = p * weight[:, None]
         residual[np.arange(len(p)), rows.target] -= weight
         centred = np.asarray(rows.features, np.float64) - rows.center
         grad = np.hstack([residual.T @ centred, residual.sum(axis=0)[:, None]])
-        beta = rows.loss.beta
-        assert bias.shape == (len(grad),)
-        return unpenalised_gap(centred * beta, p, weight, grad * beta) if beta == 1 else math.inf
+        return unpenalised_gap(centred, p, weight, grad)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Logits (N, K); for two classes, scikit-learn's convention: their difference (N,), second minus first."""
@@ -362,7 +362,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 link other than softmax.
         """
         check_is_fitted(self)
-        if row_loss(self.link or Softmax()) != RowLoss() or not self.fit_intercept:
+        if row_loss(self.link or Softmax()) != SOFTMAX_LOSS or not self.fit_intercept:
             raise ValueError("inference: only for the softmax link at temperature 1, with an intercept")
         features = self._features(X)
         at = 0 if relative_to is None else self._place(relative_to)

@@ -44,6 +44,11 @@ def information(x: NDArray[np.generic], p: Float64, weight: Float64, reference: 
     return total.reshape(m * (d + 1), -1)
 
 
+def affordable(n: int, d: int, k: int) -> bool:
+    """Whether `unpenalised_gap` of so many rows, features and classes is worth its time and memory."""
+    return (k - 1) * (d + 1) <= MOST_PARAMETERS and n * k * (k - 1) / 2 * (d + 1) ** 2 <= _WORTH
+
+
 def unpenalised_gap(x: NDArray[np.generic], p: Float64, weight: Float64, grad: Float64) -> float:
     """Upper bound on the mean cross-entropy minus its infimum, where there is no penalty.
 
@@ -59,14 +64,11 @@ def unpenalised_gap(x: NDArray[np.generic], p: Float64, weight: Float64, grad: F
         grad: (K, D + 1) of the mean loss.
 
     Returns:
-        The bound; infinite where the information is singular (as with separable classes), or v r is not below 1, or
-        the sums would take too long.
+        The bound; infinite where the information is singular (as with separable classes), or v r is not below 1/2.
     """
     n, d = x.shape
     k = p.shape[1]
     m = k - 1
-    if m * (d + 1) > MOST_PARAMETERS or n * k * m / 2 * (d + 1) ** 2 > _WORTH:
-        return math.inf
     matrix = information(x, p, weight, m)
     size = np.sqrt(np.maximum(np.diag(matrix), np.finfo(np.float64).tiny))
     try:

@@ -154,25 +154,29 @@ def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64,
     )
 
 
-def curvature(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Float64]:
-    """The second derivative of each problem's loss in the logits, over a sample of the rows.
+def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = False) -> tuple[Float64, Float64]:
+    """The second derivative of each problem's loss in the logits, over a sample of the rows or all of them.
 
     Returns:
         Its mean (B, K, K), and the mean of the centred features (B, D) where each row counts with its share in the
         trace.
     """
-    wanted = max(min(_SAMPLE_ROWS, len(rows.features) // 2), 2 * rows.n_classes, 512)
-    chosen = slice(None, None, max(1, -(-len(rows.features) // wanted)))
-    x = rows.features[chosen].astype(rows.weight.dtype)
-    x -= rows.center.astype(x.dtype)
-    w = rows.weight[chosen].astype(np.float64)
-    k = rows.n_classes
-    sums = np.empty((rows.n_problems, k * k + x.shape[1] + 2))
-    for b, row in enumerate(sums):
-        z = x @ weights[b].T.astype(x.dtype) + bias[b].astype(x.dtype)
-        total, trace = rows.loss.curvature(z, w[:, b])
-        row[: k * k], row[k * k : -2] = total.ravel(), trace.astype(x.dtype) @ x
-        row[-2:] = trace.sum(), w[:, b].sum()
+    n, k = len(rows.features), rows.n_classes
+    wanted = n if every_row else max(min(_SAMPLE_ROWS, n // 2), 2 * k, 512)
+    step = max(1, -(-n // max(wanted, 1)))
+    sums = np.zeros((rows.n_problems, k * k + rows.features.shape[1] + 2))
+    center = rows.center.astype(rows.weight.dtype)
+    for first in range(0, n, step * _SAMPLE_ROWS):
+        chosen = slice(first, first + step * _SAMPLE_ROWS, step)
+        x = rows.features[chosen].astype(center.dtype)
+        x -= center
+        w = rows.weight[chosen].astype(np.float64)
+        for b, row in enumerate(sums):
+            z = x @ weights[b].T.astype(x.dtype) + bias[b].astype(x.dtype)
+            total, trace = rows.loss.curvature(z, w[:, b])
+            row[: k * k] += total.ravel()
+            row[k * k : -2] += trace.astype(x.dtype) @ x
+            row[-2:] += trace.sum(), w[:, b].sum()
     sums = rows.total(sums)
     tiny = np.finfo(np.float64).tiny
     mean = sums[:, k * k : -2] / np.maximum(sums[:, -2:-1], tiny)

@@ -130,10 +130,10 @@ class Problem:
         value = loss + strength / 2 * np.vecdot(weights, weights)
         return value, np.concatenate([flat, grad_bias], axis=1)
 
-    def metric(self, x: Float64, features: Spectrum) -> Preconditioner:
-        """The inverse of the second derivative there, roughly."""
+    def metric(self, x: Float64, features: Spectrum, *, every_row: bool = False) -> Preconditioner:
+        """The inverse of the second derivative there, roughly; that in the biases exactly, if of every row."""
         rough = self._rows[np.float64 if self.rows.features.dtype == np.float64 else np.float32]
-        classes, mean = curvature(rough, *self.unpack(x))
+        classes, mean = curvature(rough, *self.unpack(x), every_row=every_row)
         return preconditioner(features, classes, mean * self.unit * self.rows.intercept, self.penalty.strength)
 
     def gap(self, x: Float64, value: Float64, grad: Float64, zero_grad: Float64) -> Float64:
@@ -291,9 +291,9 @@ class _Search:
             self._renew(at)
             self.memory.set_metric(self.metric)
 
-    def _renew(self, at: Point) -> None:
+    def _renew(self, at: Point, *, every_row: bool = False) -> None:
         self._next_refresh = max(at.n_iter + 1, at.n_iter * _REFRESH)
-        self.metric = self.problem.metric(at.x, self.features)
+        self.metric = self.problem.metric(at.x, self.features, every_row=every_row)
 
     def prove(self, at: Point) -> tuple[Point, Float64]:
         """The point in float64 and its gap (B,), after steps in the bias where the gap calls for them."""
@@ -309,7 +309,7 @@ class _Search:
             if not owed.any():
                 break
             if i == 0:
-                self._renew(at)
+                self._renew(at, every_row=True)
                 self.memory.set_metric(self.metric)
             x = at.x.copy()
             x[owed, split:] -= self.metric.bias_step(grad[:, split:])[owed]

@@ -1,4 +1,4 @@
-"""One process of a distributed fit, for tests/test_distributed.py: `python -m torch.distributed.run ... FOLDER CASE`."""
+"""One process of a distributed fit, for tests/test_distributed.py: `-m torch.distributed.run ... FOLDER CASE`."""
 
 from __future__ import annotations
 

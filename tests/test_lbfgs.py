@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def two_loops(pairs: list[Pair], grad: Float64, metric: Metric, most: int) -> Fl
         alphas.append(s @ q / (s @ y))
         q = q - alphas[-1] * y
     latest = [(s, y) for s, y in pairs if s @ y > 0][-1:]
-    scale = 1.0
+    scale: Any = 1.0
     for s, y in latest:
         scale = s @ y / (y @ metric(y))
     r = scale * metric(q)
@@ -106,7 +107,7 @@ def search(
         assert at.decrease is not None
         return np.asarray(at.decrease <= tol * np.abs(at.value))
 
-    memory = Memory(*start.shape, plain)
+    memory = Memory(len(start), start.shape[1], plain)
     return minimize(
         objective, Point(start, value, grad), memory, stop, refresh=lambda at: None, max_iter=max_iter, noise=noise
     )

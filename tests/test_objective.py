@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,12 @@ def test_moments_of_parts_add_up() -> None:
     x, _ = plain.blobs(500, 4, 3)
     weight = np.full(500, 1 / 500)
     sums: list[NDArray[np.float64]] = []
-    mean_and_deviation(x[:200] + 1e3, weight[:200], total=lambda v: (sums.append(v.copy()), v)[1])
+
+    def watched(v: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums.append(v.copy())
+        return v
+
+    mean_and_deviation(x[:200] + 1e3, weight[:200], total=watched)
     assert len(sums) == 2  # what the first rows are near, then the moments
     assert sums[0][-1] == 64
 
@@ -81,11 +87,15 @@ def test_curvature_is_the_mean_second_derivative_in_the_logits() -> None:
     x, y = plain.blobs(300, 4, 3)
     rng = np.random.default_rng(0)
     for link in (Softmax(), Softmax(0.5), Sigmoid(2.0)):
-        target = np.eye(3)[y] if link.name == "sigmoid" else y
-        rows, _ = plain.rows_of(x, target, rng.random((300, 1)), loss=row_loss(link))
-        weights, bias = rng.normal(size=(1, 3, 4)), rng.normal(size=(1, 3))
-        matrix, _ = curvature(rows, weights, bias)
-        np.testing.assert_allclose(matrix, hessian(rows, weights, bias)[12:, 12:], atol=1e-8)
+        target = np.eye(3)[y] if isinstance(link, Sigmoid) else y
+        weight = rng.random((300, 2))
+        both, _ = plain.rows_of(x, target, weight, loss=row_loss(link))
+        weights, bias = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3))
+        matrices, _ = curvature(both, weights, bias)
+        for b in range(2):
+            rows = replace(both, weight=both.weight[:, b : b + 1].copy())
+            expected = hessian(rows, weights[b : b + 1], bias[b : b + 1])[12:, 12:]
+            np.testing.assert_allclose(matrices[b], expected, atol=1e-8)
 
 
 def test_the_second_moments_are_those_of_centred_features() -> None:

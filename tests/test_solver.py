@@ -37,7 +37,7 @@ def data(link: Link, *, soft: bool = False, seed: int = 0, n: int = 60) -> tuple
     x, y = plain.blobs(n, 3, 3, seed)
     if soft:
         return x, np.random.default_rng(seed).dirichlet(np.full(3, 0.5), n)
-    return x, np.eye(3)[y] if link.name == "sigmoid" else y
+    return x, np.eye(3)[y] if isinstance(link, Sigmoid) else y
 
 
 def penalty_of(strength: float, problems: int = 1, scale: Float64 | None = None) -> Penalty:
@@ -185,6 +185,8 @@ def test_a_start_is_taken_where_it_is_better_than_nothing() -> None:
     cold = solve(rows, penalty, deviation)
     warm = solve(rows, penalty, deviation, start=cold.start)
     assert warm.n_iter <= 1 < cold.n_iter
+    tight = solve(rows, penalty, deviation, tol=1e-10)
+    assert solve(rows, penalty, deviation, start=tight.start, tol=1e-3).n_iter == 0
     shifted = (cold.weights + np.arange(3.0), cold.bias + 7)  # the same probabilities
     assert solve(rows, penalty, deviation, start=shifted).n_iter <= 1
     bad = solve(rows, penalty, deviation, start=(cold.weights * -100, cold.bias), max_iter=0)
@@ -260,7 +262,8 @@ def test_hard_data_is_solved_on_standardised_features(name: str, strength: float
         (r.features.astype(np.float64) - r.center) @ s.weights[0].T + s.bias[0]
         for r, s in ((rows, found), (plain_rows, expected))
     ]
-    np.testing.assert_allclose(*(Softmax().probabilities(v) for v in z), atol=2e-4)
+    mine, reference = (Softmax().probabilities(v) for v in z)
+    np.testing.assert_allclose(mine, reference, atol=2e-4)
 
 
 @given(

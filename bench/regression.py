@@ -3,11 +3,11 @@
     make bench NAME=regression                       everything; writes docs/benchmarks.md
     .venv/bin/python bench/regression.py digits      the cases whose name has the word; prints only
 
-The same objective for both: C = 1, pixels divided by 255 in float32; ours once more on the uint8 pixels themselves with
-`feature_scale=1/255`. scikit-learn with tol=1e-4 and as many steps as it wants, on one thread or its default of threads,
-whichever is faster in a few steps. Interleaved, whole fits. "To its objective": our fit with the largest tol whose final
-objective is at or below scikit-learn's final one, found before anything is timed. Data: Debian's dataset-fashion-mnist,
-MNIST and TrashNet from LUCE_DATA or ../shared/data, digits from scikit-learn.
+The same objective for both: C = 1, pixels divided by 255 in float32; ours once more on the uint8 pixels themselves
+with `feature_scale=1/255`. scikit-learn with tol=1e-4 and as many steps as it wants, on one thread or its default of
+threads, whichever is faster in a few steps. Interleaved, whole fits. "To its objective": our fit with the largest tol
+whose final objective is at or below scikit-learn's final one, found before anything is timed. Data: Debian's
+dataset-fashion-mnist, MNIST and TrashNet from LUCE_DATA or ../shared/data, digits from scikit-learn.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def make_folds(
     link = Softmax() if link is None else link
     rows = Rows(features, target, fold_weight, center, n_classes, row_loss(link), intercept, n_threads)
     unit = scale(deviation)
-    basis = spectrum(rows, 1 / unit, deviation)
+    basis = spectrum(rows if features.dtype == np.float64 else rows.at(np.float32), 1 / unit, deviation)
     return Folds(rows, totals, deviation, unit, basis, held_out, known, counted, link)
 
 

@@ -279,7 +279,10 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             return
         known = f"at most {gap:.3g} above the optimum" if gap < math.inf else "at an unknown distance from the optimum"
         stopped = f"stopped after max_iter={self.max_iter} steps, " if solution.n_iter >= self.max_iter else "ended "
-        if not rows.loss.convex:
+        empty = self._without_weight(rows)
+        if empty is not None:
+            why = f"ended {known}: class {empty!r} has no weight, so its intercept has no finite optimum; leave it out"
+        elif not rows.loss.convex:
             why = (
                 f"{stopped}where the loss is stationary; this link's loss is not convex, so it need not be the minimum"
             )
@@ -295,6 +298,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 f"ended {known}: float64 resolves no more of this data; raise tol, or bring the features to like units"
             )
         warnings.warn(f"SoftmaxRegression {why}", ConvergenceWarning, stacklevel=5)
+
+    def _without_weight(self, rows: Rows) -> Any:
+        """A class none of whose rows counts, if there is one."""
+        if rows.target.ndim != 1:
+            return None
+        share = rows.total(np.bincount(rows.target, rows.weight[:, 0], minlength=rows.n_classes).astype(np.float64))
+        return None if (share > 0).all() else self.classes_[np.argmin(share)]
 
     def _unpenalised_gap(self, rows: Rows) -> float:
         p = softmax(self._logits(rows.features))
@@ -372,7 +382,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 f"inference: {(k - 1) * (d + 1):,} parameters are more than {MOST_PARAMETERS:,}; take fewer features"
             )
         weight = np.array(_check_sample_weight(sample_weight, features, dtype=np.float64, ensure_non_negative=True))
-        p = self.predict_proba(features)
+        p = softmax(self._logits(features))
         matrix = information(features, p, weight, at)
         strength = weight.sum() * self._strength(weight.sum())
         bend = np.kron(np.eye(k - 1) - 1 / k, np.diag(np.append(np.full(d, strength), 0.0)))

@@ -71,6 +71,8 @@ class Memory:
     def set_metric(self, metric: Metric) -> None:
         """Measure in another metric from now on."""
         self._metric, self._last = metric, None
+        if not self._order:
+            return
         if len(self._steps) == 1:  # one problem: all pairs at once
             self._turned[0, self._at] = metric(self._changes[0, self._at])
         else:

@@ -31,6 +31,7 @@ _RUNS = 8
 _BLOCK_BYTES = 1 << 22  # of features and logits of a block of rows, for matrix products
 _SAMPLE_ROWS = 2048  # for the curvature, or two for each class; of few rows, half
 _GRAM_ROWS = 20  # for each feature
+_NEAR = 100.0  # squared deviations between the pivot of the moments and the mean that cost no digits
 
 
 def here(sums: Float64) -> Float64:
@@ -83,7 +84,8 @@ def mean_and_deviation(
 ) -> tuple[Float64, Float64]:
     """Weighted mean (D,) and standard deviation (D,) of each feature, float64, in one pass over the rows.
 
-    Squares are taken about the mean of the first rows, so that a large common offset does not cancel.
+    Squares are taken about the mean of the first rows, so that a large common offset does not cancel; where that lies
+    far from the mean, or squares overflow, once more in float64 about what was found.
 
     Args:
         features: (N, D).
@@ -91,14 +93,20 @@ def mean_and_deviation(
         n_threads: threads that share the rows.
         total: sums arrays over the processes that share the rows.
     """
-    dtype = np.float64 if features.dtype == np.float64 else np.float32
-    n_columns = features.shape[1]
-    near = total(np.append(features[:64].sum(0, dtype=np.float64), len(features[:64])))
-    pivot = (near[:-1] / max(near[-1], 1)).astype(dtype)
-    sums = np.zeros((2, n_columns))
-    _native.linear_moments(features, pivot, weight.astype(dtype), sums[0], sums[1], n_threads)
-    first, second = total(sums)
-    return pivot + first, np.sqrt(np.maximum(second - first**2, 0.0))
+    n, d = features.shape
+    dtype: type[np.floating] = np.float64 if features.dtype == np.float64 else np.float32
+    near = total(np.append(features[:64].sum(0, dtype=np.float64), min(n, 64)))
+    mean = near[:-1] / max(near[-1], 1)
+    for _ in range(3):  # the first pass is enough but where the first rows lie far from the mean
+        pivot = mean.astype(dtype)
+        sums = np.zeros((2, d))
+        _native.linear_moments(features, pivot, weight.astype(dtype), sums[0], sums[1], n_threads)
+        first, second = total(sums)
+        mean, variance = pivot + first, second - first**2
+        if np.isfinite(second).all() and (first**2 <= _NEAR * variance + np.finfo(dtype).tiny).all():
+            break
+        dtype = np.float64
+    return mean, np.sqrt(np.maximum(variance, 0.0))
 
 
 def logits(rows: Rows, weights: Float64, bias: Float64) -> Floats:
@@ -186,11 +194,11 @@ def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = 
 def gram(rows: Rows, unit: Float64) -> Float64:
     """Second moments (D, D) of the centred features times `unit`, over a sample of the rows and all problems."""
     n, d = rows.features.shape
-    dtype: type[np.floating] = np.float64 if rows.features.dtype == np.float64 else np.float32
+    dtype = rows.weight.dtype
     step = max(1, -(-n // max(_GRAM_ROWS * d, 4096)))
     features, center, factor = rows.features[::step], rows.center.astype(dtype), unit.astype(dtype)
     weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
-    size = max(64, _BLOCK_BYTES // (np.dtype(dtype).itemsize * d))
+    size = max(64, _BLOCK_BYTES // (dtype.itemsize * d))
 
     def part(starts: Sequence[int]) -> list[Floats]:
         block = slice(starts[0], starts[0] + size)

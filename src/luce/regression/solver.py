@@ -106,8 +106,9 @@ def one_blas_thread(function: F) -> F:
 class Problem:
     """The objective of B problems in penalised units, as functions of one vector (P,) each: weights, then biases."""
 
-    def __init__(self, rows: Rows, penalty: Penalty) -> None:
+    def __init__(self, rows: Rows, penalty: Penalty, rough: type[np.float32] | type[np.float64] = np.float64) -> None:
         self.rows, self.penalty = rows, penalty
+        self.rough = rows.at(rough)  # for what need not be exact
         self.unit = 1 / penalty.scale
         self.shape = (rows.n_problems, rows.n_classes, len(self.unit))
         self.split = rows.n_classes * len(self.unit)
@@ -132,8 +133,7 @@ class Problem:
 
     def metric(self, x: Float64, features: Spectrum, *, every_row: bool = False) -> Preconditioner:
         """The inverse of the second derivative there, roughly; that in the biases exactly, if of every row."""
-        rough = self._rows[np.float64 if self.rows.features.dtype == np.float64 else np.float32]
-        classes, mean = curvature(rough, *self.unpack(x), every_row=every_row)
+        classes, mean = curvature(self.rough, *self.unpack(x), every_row=every_row)
         return preconditioner(features, classes, mean * self.unit * self.rows.intercept, self.penalty.strength)
 
     def gap(self, x: Float64, value: Float64, grad: Float64, zero_grad: Float64) -> Float64:
@@ -191,16 +191,16 @@ def solve(
         max_iter: greatest number of steps.
         progress: called now and then with (steps, largest value, largest gap relative to its value).
     """
-    problem = Problem(rows, penalty)
+    dtype = np.float32 if _fits_float32(rows, deviation) else np.float64
+    problem = Problem(rows, penalty, rough=np.float64 if rows.features.dtype == np.float64 else dtype)
     if features is None:
-        features = spectrum(rows, problem.unit, deviation)
+        features = spectrum(problem.rough, problem.unit, deviation)
     provable = prove & rows.loss.convex & (penalty.strength > 0)
     search = _Search(problem, features, provable, tol, max_iter, progress)
     zeros = np.zeros((rows.n_problems, problem.split + rows.n_classes))
     if rows.loss.member == SPHERICAL and rows.intercept:
         zeros[:, problem.split :] = 1.0  # zero itself is stationary there
     at = search.begin(zeros, start)
-    dtype = np.float32 if _fits_float32(rows, deviation) else np.float64
     while True:
         at, converged = search.run(at, dtype)
         if converged.all() and not prove:
@@ -208,14 +208,14 @@ def solve(
         before = at.n_iter
         at, gap = search.prove(at)
         proven = np.where(provable, gap <= tol * at.value, converged)
-        stuck = dtype is np.float64 and at.n_iter == search.last_proof
-        if proven.all() or at.n_iter >= max_iter or stuck:
+        idle = at.n_iter == search.last_proof
+        if proven.all() or at.n_iter >= max_iter or (idle and dtype is np.float64):
             return _solution(problem, at, gap, proven, search.zero_grad)
         search.last_proof = before
-        if converged.all():
+        if converged.all() and not idle:
             search.room *= _LESS_ROOM  # the steps in the bias took more than was left for them
         else:
-            dtype = np.float64  # rounding ended the search
+            dtype = np.float64  # rounding ended the search, or nothing is left to gain in float32
 
 
 class _Search:

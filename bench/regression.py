@@ -314,12 +314,12 @@ def busy() -> list[str]:
 
 CASES: dict[str, Callable[[], list[str]]] = {
     "digits": digits,
-    "mnist": functools.partial(pictures_case, "mnist", "MNIST", 3),
-    "fashion": functools.partial(pictures_case, "fashion-mnist", "Fashion-MNIST", 1),
-    "trashnet": trashnet,
     "wide": wide,
     "memory": memory,
+    "mnist": functools.partial(pictures_case, "mnist", "MNIST", 1),
     "busy": busy,
+    "fashion": functools.partial(pictures_case, "fashion-mnist", "Fashion-MNIST", 1),
+    "trashnet": trashnet,
 }
 
 if __name__ == "__main__":
@@ -327,18 +327,13 @@ if __name__ == "__main__":
         measure_peak(sys.argv[-1])
         sys.exit()
     word = sys.argv[1] if len(sys.argv) > 1 else ""
-    lines = []
+    lines: list[str] = []
     for name, case in CASES.items():
-        if word in name:
-            lines += case()
-            print(*lines[-6:], sep="\n", flush=True)
-    text = "\n".join(
-        [
-            f"{describe()}, scikit-learn {version('scikit-learn')}. float32, C = 1, {os.cpu_count()} cores.",
-            "",
-            *HEAD,
-            *lines,
-        ]
-    )
-    if not word:
-        write_section("Softmax regression", "regression", text)
+        if word not in name:
+            continue
+        fresh = case()
+        print(*fresh, sep="\n", flush=True)
+        lines += fresh
+        about = f"{describe()}, scikit-learn {version('scikit-learn')}. float32, C = 1, {os.cpu_count()} cores."
+        if not word:  # after every case, so that none is lost
+            write_section("Softmax regression", "regression", "\n".join([about, "", *HEAD, *lines]))

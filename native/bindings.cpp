@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -310,6 +311,91 @@ void bind_linear(nb::module_& m) {
       "second"_a.noconvert(), "n_threads"_a);
 }
 
+using Pairs = nb::ndarray<double, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+// Views of each problem's part of pairs (3, B, most, n) and products (2, B, most, most).
+class LbfgsMemory {
+ public:
+  LbfgsMemory(const Pairs& pairs, const Pairs& products, const Column<double>& scale, std::size_t count,
+              std::size_t newest)
+      : problems_(pairs.shape(1)), pairs_(pairs.data()), products_(products.data()), scale_(scale.data()) {
+    const std::size_t most = pairs.shape(2), n = pairs.shape(3);
+    expect(pairs.shape(0) == 3 && products.shape(0) == 2 && products.shape(1) == problems_ &&
+               products.shape(2) == most && products.shape(3) == most && scale.shape(0) == problems_,
+           "pairs must have shape (3, B, most, n), products (2, B, most, most), scale (B)");
+    expect(count <= most && (count == 0 || newest < count) && (count == most || newest + 1 >= count),
+           "newest must be one of the places that are taken, the last while there are free ones");
+    shape_.n = n;
+    shape_.most = most;
+    shape_.count = count;
+    shape_.newest = newest;
+  }
+  std::size_t most() const { return shape_.most; }
+  void expect_rows(std::initializer_list<const Rows<const double>*> all) const {
+    for (const auto* rows : all)
+      expect(rows->shape(0) == problems_ && rows->shape(1) == shape_.n, "vectors must have shape (B, n)");
+  }
+  // Call work(pairs, first number of its vectors) for each problem, where a number is read `times` times.
+  template <class F>
+  void each(std::size_t times, int n_threads, const F& work) const {
+    over(problems_, problems_ * shape_.count * shape_.n * times, n_threads,
+         [&](std::size_t first, std::size_t last) {
+           for (std::size_t b = first; b < last; ++b) work(of(b), b * shape_.n);
+         });
+  }
+
+ private:
+  luce::LbfgsPairs of(std::size_t b) const {
+    const std::size_t size = shape_.most * shape_.n, square = shape_.most * shape_.most;
+    luce::LbfgsPairs p = shape_;
+    p.steps = pairs_ + b * size;
+    p.changes = p.steps + problems_ * size;
+    p.turned = p.changes + problems_ * size;
+    p.along = products_ + b * square;
+    p.lengths = p.along + problems_ * square;
+    p.scale = scale_ + b;
+    return p;
+  }
+  std::size_t problems_;
+  double *pairs_, *products_, *scale_;
+  luce::LbfgsPairs shape_{};  // without the arrays
+};
+
+void bind_lbfgs(nb::module_& m) {
+  using Vectors = Rows<const double>;
+  m.def(
+      "lbfgs_add",
+      [](Pairs pairs, Pairs products, Column<double> scale, std::size_t count, std::size_t newest,
+         Vectors step, Vectors before, Vectors after, Vectors turned_before, Vectors turned_after,
+         int n_threads) {
+        expect(count > 0, "no place");
+        const LbfgsMemory memory(pairs, products, scale, count, newest);
+        memory.expect_rows({&step, &before, &after, &turned_before, &turned_after});
+        memory.each(2, n_threads, [&](const luce::LbfgsPairs& p, std::size_t at) {
+          table().lbfgs.add(p, step.data() + at, before.data() + at, after.data() + at,
+                            turned_before.data() + at, turned_after.data() + at);
+        });
+      },
+      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a, "newest"_a,
+      "step"_a.noconvert(), "before"_a.noconvert(), "after"_a.noconvert(), "turned_before"_a.noconvert(),
+      "turned_after"_a.noconvert(), "n_threads"_a);
+  m.def(
+      "lbfgs_direction",
+      [](Pairs pairs, Pairs products, Column<double> scale, std::size_t count, std::size_t newest,
+         Vectors grad, Vectors turned_grad, Rows<double> out, int n_threads) {
+        const LbfgsMemory memory(pairs, products, scale, count, newest);
+        const Vectors result(out);
+        memory.expect_rows({&grad, &turned_grad, &result});
+        memory.each(4, n_threads, [&](const luce::LbfgsPairs& p, std::size_t at) {
+          std::vector<double> scratch(4 * memory.most());
+          table().lbfgs.direction(p, grad.data() + at, turned_grad.data() + at, out.data() + at,
+                                  scratch.data());
+        });
+      },
+      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a, "newest"_a,
+      "grad"_a.noconvert(), "turned_grad"_a.noconvert(), "out"_a.noconvert(), "n_threads"_a);
+}
+
 // A contiguous NumPy array of float32 or float64 seen through the buffer protocol, which takes a fraction of
 // the time of an nb::ndarray.
 class View {
@@ -403,6 +489,7 @@ NB_MODULE(_native, m) {
   bind_linear<double, std::uint8_t>(m);
   bind_linear<double, float>(m);
   bind_linear<double, double>(m);
+  bind_lbfgs(m);
   m.def("small", small, "member"_a, "log"_a, "x"_a, "out"_a.none(), "temperature"_a, "shape"_a);
   m.def("instruction_set", [] { return std::string(table().name); });
   m.def("instruction_sets", [] {

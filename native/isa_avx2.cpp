@@ -1,2 +1,2 @@
 #include "table.inl"
-const luce::Kernels luce::kAvx2 = {"avx2", table<float>(), table<double>()};
+const luce::Kernels luce::kAvx2 = {"avx2", table<float>(), table<double>(), lbfgs()};

@@ -1,2 +1,2 @@
 #include "table.inl"
-const luce::Kernels luce::kAvx512 = {"avx512", table<float>(), table<double>()};
+const luce::Kernels luce::kAvx512 = {"avx512", table<float>(), table<double>(), lbfgs()};

@@ -1,2 +1,2 @@
 #include "table.inl"
-const luce::Kernels luce::kBaseline = {"baseline", table<float>(), table<double>()};
+const luce::Kernels luce::kBaseline = {"baseline", table<float>(), table<double>(), lbfgs()};

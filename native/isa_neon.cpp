@@ -1,2 +1,2 @@
 #include "table.inl"
-const luce::Kernels luce::kNeon = {"neon", table<float>(), table<double>()};
+const luce::Kernels luce::kNeon = {"neon", table<float>(), table<double>(), lbfgs()};

@@ -57,6 +57,27 @@ struct LinearKernels {
                   std::size_t d);
 };
 
+// The pairs of steps and changes of gradients that one problem of L-BFGS remembers, in the first `count` of
+// `most` places, each next to the one before it, and round again once all are taken; `newest` is the place of
+// the last.
+struct LbfgsPairs {
+  double *steps, *changes, *turned;  // (most, n); a change turned is the metric's product with it
+  double* along;    // (most, most): each change times the steps up to its own, 0 for those after it
+  double* lengths;  // (most, most): each change times each turned one
+  double* scale;    // (1): what the newest pair with any curvature says the metric lacks
+  std::size_t n, most, count, newest;
+};
+
+struct LbfgsKernels {
+  // Puts a step and the gradients on its ends in the newest place. Without curvature along it: as if it were
+  // not.
+  void (*add)(const LbfgsPairs& pairs, const double* step, const double* before, const double* after,
+              const double* turned_before, const double* turned_after);
+  // out (n) = the quasi-Newton step; scratch (4, most).
+  void (*direction)(const LbfgsPairs& pairs, const double* grad, const double* turned_grad, double* out,
+                    double* scratch);
+};
+
 // The columns with those that fill up a vector of any instruction set.
 constexpr std::size_t padded(std::size_t d) { return (d + 15) / 16 * 16; }
 
@@ -79,6 +100,7 @@ struct Kernels {
   const char* name;
   Table<float> f32;
   Table<double> f64;
+  LbfgsKernels lbfgs;
 };
 
 extern const Kernels kBaseline;

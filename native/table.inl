@@ -3,6 +3,7 @@
 
 #include "columns.inl"
 #include "elementwise.inl"
+#include "lbfgs.inl"
 #include "linear.inl"
 #include "losses.inl"
 #include "projections.inl"
@@ -80,5 +81,7 @@ constexpr luce::Table<T> table() {
           linear<T, float>(),
           linear<T, double>()};
 }
+
+constexpr luce::LbfgsKernels lbfgs() { return {lbfgs_add, lbfgs_direction}; }
 
 }  // namespace

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from luce import _native
+from luce.regression import lbfgs
 from luce.regression.lbfgs import Memory, Metric, Point, minimize
 
 Float64 = NDArray[np.float64]
@@ -92,6 +94,156 @@ def test_a_memory_of_another_size_gives_another_direction() -> None:
     own = [(s[0], y[0]) for s, y in pairs]
     grad = rng.normal(size=7)
     assert not np.allclose(two_loops(own, grad, plain, 50), two_loops(own, grad, plain, 3), rtol=1e-4)
+
+
+def filled(pairs: list[Pair], metric: Metric, n_threads: int = 1) -> Memory:
+    """A memory of pairs, the gradients of which begin anywhere."""
+    b, p = pairs[0][0].shape
+    memory = Memory(b, p, metric, n_threads)
+    for s, y in pairs:
+        before = np.ones_like(y)
+        memory.add(s, before, before + y)
+    return memory
+
+
+def assert_two_loops(memory: Memory, pairs: list[Pair], grad: Float64, metric: Metric, most: int) -> None:
+    found = memory.direction(grad)
+    for j, own in enumerate(grad):
+        expected = two_loops([(s[j], y[j]) for s, y in pairs], own, metric, most)
+        np.testing.assert_allclose(found[j], expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("p", [1, 2, 7, 8, 9, 31, 100])
+def test_every_length_on_every_instruction_set(isa: str, p: int) -> None:
+    rng = np.random.default_rng(p)
+    diagonal = rng.uniform(0.5, 2, p)
+    pairs = random_pairs(rng, 59, 2, p, 0.9)
+    for count in (1, 2, 8, 9, 26, 49, 50, 51, 59):
+        memory = filled(pairs[:count], lambda grad: grad * diagonal)
+        assert_two_loops(memory, pairs[:count], rng.normal(size=(2, p)), lambda grad: grad * diagonal, 50)
+
+
+@pytest.mark.parametrize("b", [1, 3])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 8])
+def test_a_new_metric_turns_every_pair_wherever_it_stands(monkeypatch: pytest.MonkeyPatch, b: int, count: int) -> None:
+    monkeypatch.setattr(lbfgs, "_MOST_PAIRS", 3)
+    rng = np.random.default_rng(count)
+    diagonal, bend = rng.uniform(0.5, 2, (2, 9))
+    pairs = [(s, bend * s) for s in rng.normal(size=(count, b, 9))]
+    memory = filled(pairs[:-1], plain)
+    memory.set_metric(lambda grad: grad * diagonal)
+    s, y = pairs[-1]  # one more, since the scale is still that of the metric before
+    memory.add(s, np.zeros_like(y), y)
+    assert_two_loops(memory, pairs, rng.normal(size=(b, 9)), lambda grad: grad * diagonal, 3)
+
+
+def test_threads_change_no_bit() -> None:
+    rng = np.random.default_rng(0)
+    b, p = 5, 3000
+    bend = rng.uniform(0.5, 5, (b, p))
+    steps = rng.normal(size=(12, b, p))
+    grad = rng.normal(size=(b, p))
+    found = [filled([(s, bend * s) for s in steps], plain, n).direction(grad).tobytes() for n in (1, 2, 3, 8)]
+    assert len(set(found)) == 1
+
+
+class Arguments:
+    """Of the native functions: two problems of seven variables, three places of which two are taken."""
+
+    def __init__(self, **changes: Any) -> None:
+        rng = np.random.default_rng(0)
+        self.shared: dict[str, Any] = {
+            "pairs": np.zeros((3, 2, 3, 7)),
+            "products": np.zeros((2, 2, 3, 3)),
+            "scale": np.ones(2),
+            "count": 2,
+            "newest": 1,
+            "n_threads": 1,
+        }
+        self.vectors: dict[str, Any] = {
+            name: rng.normal(size=(2, 7)) for name in ("step", "before", "after", "turned_before", "turned_after")
+        }
+        self.vectors["after"] = self.vectors["before"] + self.vectors["step"]
+        self.ends: dict[str, Any] = {
+            "grad": rng.normal(size=(2, 7)),
+            "turned_grad": rng.normal(size=(2, 7)),
+            "out": np.empty((2, 7)),
+        }
+        for part in (self.shared, self.vectors, self.ends):
+            part.update({name: value for name, value in changes.items() if name in part})
+
+    def add(self) -> None:
+        _native.lbfgs_add(**self.shared, **self.vectors)
+
+    def direction(self) -> None:
+        _native.lbfgs_direction(**self.shared, **self.ends)
+
+
+def test_nothing_is_read_or_written_beyond_the_ends(isa: str) -> None:
+    def fenced(shape: tuple[int, ...], name: str) -> Float64:
+        size = int(np.prod(shape))
+        fences[name] = np.full(size + 32, np.nan)
+        inner = fences[name][16:-16].reshape(shape)
+        inner[:] = np.asarray(getattr(plainly, "shared" if name in plainly.shared else "ends")[name])
+        return inner
+
+    fences: dict[str, Float64] = {}
+    plainly = Arguments()
+    shapes = {name: plainly.shared[name].shape for name in ("pairs", "products", "scale")}
+    shapes |= {name: (2, 7) for name in plainly.ends}
+    careful = Arguments(**{name: fenced(shape, name) for name, shape in shapes.items()})
+    for each in (plainly, careful):
+        for place in (0, 1):
+            each.shared |= {"count": place + 1, "newest": place}
+            each.add()
+        each.direction()
+    assert np.isfinite(careful.ends["out"]).all()
+    assert careful.ends["out"].tobytes() == plainly.ends["out"].tobytes()
+    assert all(np.isnan(f[:16]).all() and np.isnan(f[-16:]).all() for f in fences.values())
+    assert (careful.shared["pairs"][:, :, 2] == 0).all()  # the place that is free
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pairs": np.zeros((2, 2, 3, 7))},
+        {"pairs": np.zeros((3, 1, 3, 7))},
+        {"pairs": np.zeros((3, 2, 4, 7))},
+        {"pairs": np.zeros((3, 2, 3, 6))},
+        {"products": np.zeros((1, 2, 3, 3))},
+        {"products": np.zeros((2, 1, 3, 3))},
+        {"products": np.zeros((2, 2, 2, 3))},
+        {"products": np.zeros((2, 2, 3, 2))},
+        {"scale": np.ones(1)},
+        {"count": 4},
+        {"newest": 2},
+        {"newest": 0},
+        {"newest": 3, "count": 3},
+    ],
+)
+def test_memories_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
+    for call in (Arguments(**changes).add, Arguments(**changes).direction):
+        with pytest.raises(ValueError, match="must"):
+            call()
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (1, 7), (3, 7)])
+def test_vectors_that_do_not_fit_are_refused(shape: tuple[int, int]) -> None:
+    for name in Arguments().vectors:
+        with pytest.raises(ValueError, match="vectors must have shape"):
+            Arguments(**{name: np.zeros(shape)}).add()
+    for name in Arguments().ends:
+        with pytest.raises(ValueError, match="vectors must have shape"):
+            Arguments(**{name: np.zeros(shape)}).direction()
+    with pytest.raises(TypeError, match="incompatible"):
+        Arguments(step=np.zeros((2, 7), np.float32)).add()
+    with pytest.raises(TypeError, match="incompatible"):
+        Arguments(grad=np.zeros((7, 2)).T).direction()
+
+
+def test_a_pair_needs_a_place() -> None:
+    with pytest.raises(ValueError, match="no place"):
+        Arguments(count=0, newest=0).add()
 
 
 def quadratic(scales: Float64 = SCALES) -> Objective:

@@ -177,6 +177,30 @@ def linear_moments(
     second: NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
+def lbfgs_add(
+    pairs: NDArray[np.float64],
+    products: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    count: int,
+    newest: int,
+    step: NDArray[np.float64],
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    turned_before: NDArray[np.float64],
+    turned_after: NDArray[np.float64],
+    n_threads: int,
+) -> None: ...
+def lbfgs_direction(
+    pairs: NDArray[np.float64],
+    products: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    count: int,
+    newest: int,
+    grad: NDArray[np.float64],
+    turned_grad: NDArray[np.float64],
+    out: NDArray[np.float64],
+    n_threads: int,
+) -> None: ...
 def small(
     member: int, log: bool, x: object, out: object, temperature: float, shape: float
 ) -> NDArray[np.float32] | NDArray[np.float64] | None: ...

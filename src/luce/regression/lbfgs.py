@@ -1,9 +1,9 @@
 """L-BFGS for several smooth convex problems at once, in a metric that the caller knows.
 
 Each problem keeps its own history and step; the function is evaluated for all of them together, which is what makes
-a pass over shared data worth sharing. Source: Liu & Nocedal 1989, doi 10.1007/BF01589116; the closed form of the
-direction, which takes a few matrix products however long the memory: Byrd, Nocedal & Schnabel 1994,
-doi 10.1007/BF01582063.
+a pass over shared data worth sharing. Source: Liu & Nocedal 1989, doi 10.1007/BF01589116; the recursion in the
+coordinates of the pairs, which reads them twice however many there are: Chen, Wang & Zhou 2014, "Large-scale L-BFGS
+using MapReduce". The kernels are in native/lbfgs.inl.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from luce import _native
 
 Float64 = NDArray[np.float64]
 Objective = Callable[[Float64], tuple[Float64, Float64]]
@@ -52,104 +54,55 @@ class Memory:
     """The pairs of steps s and differences of gradients y that each problem remembers, and their products.
 
     A pair that tells nothing (no step, or no curvature along it) is remembered as zeros. Shapes: B problems, m pairs,
-    P variables. The long arrays are overwritten in turn, `order` lists their rows from the oldest on; the products
-    stand in that order.
+    P variables. The places of the pairs are taken in turn, and round again once all are.
     """
 
-    def __init__(self, n_problems: int, n_variables: int, metric: Metric) -> None:
-        most = int(np.clip(_BYTES // (24 * n_problems * n_variables), _FEWEST_PAIRS, _MOST_PAIRS))
-        self._most, self._order = most, list[int]()
-        self._at: slice | NDArray[np.intp] = slice(0, 0)  # the order, as an index
-        self._steps, self._changes, self._turned = np.zeros((3, n_problems, most, n_variables))
-        self._inverse = np.zeros((n_problems, 0, 0))  # of the upper triangle of s_i y_j
-        self._lengths = np.zeros((n_problems, 0, 0))  # y_i metric(y_j)
-        self._diagonal = np.zeros((n_problems, 0))  # s_i y_i
+    def __init__(self, n_problems: int, n_variables: int, metric: Metric, n_threads: int = 1) -> None:
+        """For B problems of P variables; threads share the problems and change no result."""
+        self._most = int(np.clip(_BYTES // (24 * n_problems * n_variables), _FEWEST_PAIRS, _MOST_PAIRS))
+        self._pairs = np.zeros((3, n_problems, self._most, n_variables))  # s, y and metric(y)
+        self._products = np.zeros((2, n_problems, self._most, self._most))  # y_i s_j where j <= i; y_i metric(y_j)
         self._scale = np.ones(n_problems)
+        self._count, self._newest = 0, 0  # places taken, and the one taken last
+        self._n_threads = n_threads
         self._metric = metric
         self._last: tuple[Float64, Float64] | None = None  # a gradient, and it in the metric
 
     def set_metric(self, metric: Metric) -> None:
         """Measure in another metric from now on."""
         self._metric, self._last = metric, None
-        if not self._order:
+        if self._count == 0:
             return
-        if len(self._steps) == 1:  # one problem: all pairs at once
-            self._turned[0, self._at] = metric(self._changes[0, self._at])
+        changes, turned = self._pairs[1:, :, : self._count]
+        if len(changes) == 1:  # one problem: all pairs at once
+            turned[0] = metric(changes[0])
         else:
-            for place in self._order:
-                self._turned[:, place] = metric(self._changes[:, place])
-        self._lengths = np.matmul(self._changes[:, self._at], self._turned[:, self._at].transpose(0, 2, 1))
+            for place in range(self._count):
+                turned[:, place] = metric(np.ascontiguousarray(changes[:, place]))
+        self._products[1, :, : self._count, : self._count] = changes @ turned.transpose(0, 2, 1)
 
     def add(self, step: Float64, before: Float64, after: Float64) -> None:
         """Remember a step (B, P) and the gradients on its ends."""
-        change = after - before
-        turned = -self._in_metric(before)
-        turned += self._in_metric(after)
-        product = np.vecdot(step, change)
-        told = product > 0
-        if not told.all():
-            step, change, turned = (np.where(told[:, None], v, 0.0) for v in (step, change, turned))
-            product = np.where(told, product, 1.0)
-        if len(self._order) == self._most:
-            place = self._order.pop(0)
-            self._at = np.array(self._order)
-            self._inverse, self._lengths = self._inverse[:, 1:, 1:], self._lengths[:, 1:, 1:]
-            self._diagonal = self._diagonal[:, 1:]
-        else:
-            place = len(self._order)
-        column = _products(self._steps, change)[:, self._at, None]
-        lengths = _products(self._changes, turned)[:, self._at]
-        self._steps[:, place], self._changes[:, place], self._turned[:, place] = step, change, turned
-        self._order.append(place)
-        in_turn = len(self._order) == place + 1 and self._order[0] == 0
-        self._at = slice(0, place + 1) if in_turn else np.array(self._order)
-        length = np.vecdot(change, turned)
-        self._inverse = _bordered(self._inverse, -np.matmul(self._inverse, column)[:, :, 0] / product[:, None])
-        self._inverse[:, -1, -1] = 1 / product
-        self._lengths = _bordered(self._lengths, lengths)
-        self._lengths[:, -1, :-1] = lengths
-        self._lengths[:, -1, -1] = length
-        self._diagonal = np.concatenate([self._diagonal, product[:, None]], axis=1)
-        np.divide(product, length, out=self._scale, where=told & (length > 0))
+        turned_before, turned_after = self._in_metric(before), self._in_metric(after)
+        self._newest = (self._newest + 1) % self._most if self._count else 0
+        self._count = min(self._count + 1, self._most)
+        _native.lbfgs_add(
+            self._pairs, self._products, self._scale, self._count, self._newest, step, before, after, turned_before,
+            turned_after, self._n_threads,
+        )  # fmt: skip
 
     def direction(self, grad: Float64) -> Float64:
         """The quasi-Newton step (B, P)."""
-        scale = self._scale[:, None]
-        step = self._in_metric(grad) * -scale
-        if not self._order:
-            return step
-        t = np.matmul(self._inverse, _products(self._steps, grad)[:, self._at, None])
-        u = np.matmul(self._lengths, t)[:, :, 0] - _products(self._turned, grad)[:, self._at]
-        u *= scale
-        u += self._diagonal * t[:, :, 0]
-        u = np.matmul(self._inverse.transpose(0, 2, 1), u[:, :, None])
-        step -= self._combine(self._steps, u)
-        step += self._combine(self._turned, t) * scale
-        return step
-
-    def _combine(self, pairs: Float64, factors: Float64) -> Float64:
-        spread = np.zeros((len(pairs), 1, self._most))
-        spread[:, 0, self._at] = factors[:, :, 0]
-        return np.asarray(np.matmul(spread, pairs)[:, 0])
+        turned, out = self._in_metric(grad), np.empty_like(grad)
+        _native.lbfgs_direction(
+            self._pairs, self._products, self._scale, self._count, self._newest, grad, turned, out, self._n_threads
+        )
+        return out
 
     def _in_metric(self, grad: Float64) -> Float64:
         if self._last is None or self._last[0] is not grad:
             self._last = grad, self._metric(grad)
         return self._last[1]
-
-
-def _products(pairs: Float64, vector: Float64) -> Float64:
-    """Of each of (B, m, P) with (B, P)."""
-    return np.asarray(np.matmul(pairs, vector[:, :, None])[:, :, 0])
-
-
-def _bordered(matrices: Float64, column: Float64) -> Float64:
-    """Matrices (B, m, m) with one more column (B, m), and a row of zeros."""
-    b, m = column.shape
-    out = np.zeros((b, m + 1, m + 1))
-    out[:, :m, :m] = matrices
-    out[:, :m, m] = column
-    return out
 
 
 def minimize(
@@ -185,12 +138,10 @@ def minimize(
         done = stop(at)
         if done.all() or at.n_iter >= max_iter:
             return at, done
-        step, (value, grad) = _search(objective, at, direction, slope, done, noise)
-        moved = step > 0
-        move = step[:, None] * direction
-        memory.add(move, at.grad, grad)
-        at = Point(at.x + move, value, grad, at.n_iter + 1, at.n_passes)
-        if not moved.any():
+        step, new = _search(objective, at, direction, slope, done, noise)
+        memory.add(step, at.grad, new.grad)
+        at = new
+        if not step.any():
             at.decrease = np.maximum(-slope / 2, 0.0)
             return at, stop(at)
 
@@ -202,15 +153,22 @@ def _search(
     slope: Float64,
     done: NDArray[np.bool_],
     noise: float,
-) -> tuple[Float64, tuple[Float64, Float64]]:
-    """Backtrack from the full step until each problem has decreased enough; a finished problem does not move."""
-    step = np.where(done | ~(slope < 0), 0.0, 1.0)
+) -> tuple[Float64, Point]:
+    """Backtrack from the full step until each problem has decreased enough; a finished problem does not move.
+
+    Returns:
+        The steps (B, P), and the point that they lead to.
+    """
+    share = np.where(done | ~(slope < 0), 0.0, 1.0)
+    n_passes = at.n_passes
     while True:
-        value, grad = objective(at.x + step[:, None] * direction)
-        at.n_passes += 1
-        bound = at.value + _ARMIJO * step * slope + noise * np.abs(at.value)
-        failed = (step > 0) & ~(value <= bound)
+        step = share[:, None] * direction
+        x = at.x + step
+        value, grad = objective(x)
+        n_passes += 1
+        bound = at.value + _ARMIJO * share * slope + noise * np.abs(at.value)
+        failed = (share > 0) & ~(value <= bound)
         if not failed.any():
-            return step, (value, grad)
-        step[failed] *= 0.5
-        step[step < _SHORTEST_STEP] = 0.0
+            return step, Point(x, value, grad, at.n_iter + 1, n_passes)
+        share[failed] *= 0.5
+        share[share < _SHORTEST_STEP] = 0.0

@@ -1,0 +1,126 @@
+// What L-BFGS does with its pairs, for one problem: products of all of them with a vector, the two loops of
+// the recursion on the small matrices of products (Nocedal & Wright's algorithm 7.4 in the pairs'
+// coordinates), and a combination of the pairs. Sums of a row do not depend on the rows beside it.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels.hpp"
+#include "linear.inl"
+#include "vec.hpp"
+
+namespace {
+
+// Rows that share a vector: as many sums as hide the latency of an addition.
+constexpr int kPairRows = 8;
+
+// out (count) = rows (count, n) times x (n), where rows lie `stride` apart.
+inline void products(const double* rows, size_t count, size_t stride, const double* x, size_t n,
+                     double* out) {
+  constexpr size_t w = kWidth<double>;
+  const size_t whole = n / w * w;
+  over_outputs<kPairRows>(count, [&](size_t first, auto constant) {
+    const double* from = rows + first * stride;
+    Vec<double> sums[constant()] = {};
+    for (size_t j = 0; j < whole; j += w) {
+      const Vec<double> v = load(x + j);
+      for (size_t r = 0; r < constant(); ++r)
+        sums[r] = mul_add<double>(load(from + r * stride + j), v, sums[r]);
+    }
+    if (whole < n) {
+      const Vec<double> v = load_part(x + whole, n - whole, 0.0);
+      for (size_t r = 0; r < constant(); ++r)
+        sums[r] = mul_add<double>(load_part(from + r * stride + whole, n - whole, 0.0), v, sums[r]);
+    }
+    for (size_t r = 0; r < constant(); ++r) out[first + r] = sum_of<double>(sums[r]);
+  });
+}
+
+// out (n) += factors (count) times rows (count, n).
+inline void add_rows(const double* rows, size_t count, size_t stride, const double* factors, size_t n,
+                     double* out) {
+  constexpr size_t w = kWidth<double>;
+  const size_t whole = n / w * w;
+  over_outputs<kPairRows>(count, [&](size_t first, auto constant) {
+    const double* from = rows + first * stride;
+    Vec<double> f[constant()];
+    for (size_t r = 0; r < constant(); ++r) f[r] = splat(factors[first + r]);
+    for (size_t j = 0; j < whole; j += w) {
+      Vec<double> sum = load(out + j);
+      for (size_t r = 0; r < constant(); ++r) sum = mul_add<double>(load(from + r * stride + j), f[r], sum);
+      store(out + j, sum);
+    }
+    if (whole < n) {
+      Vec<double> sum = load_part(out + whole, n - whole, 0.0);
+      for (size_t r = 0; r < constant(); ++r)
+        sum = mul_add<double>(load_part(from + r * stride + whole, n - whole, 0.0), f[r], sum);
+      store_part(out + whole, sum, n - whole);
+    }
+  });
+}
+
+inline void subtract(const double* a, const double* b, double* __restrict out, size_t n) {
+  for (size_t j = 0; j < n; ++j) out[j] = a[j] - b[j];
+}
+
+inline void lbfgs_add(const luce::LbfgsPairs& m, const double* step, const double* before,
+                      const double* after, const double* turned_before, const double* turned_after) {
+  const size_t n = m.n, most = m.most, place = m.newest;
+  double *s = m.steps + place * n, *y = m.changes + place * n, *t = m.turned + place * n;
+  std::copy_n(step, n, s);
+  subtract(after, before, y, n);
+  double *along = m.along + place * most, *lengths = m.lengths + place * most;
+  products(s, 1, n, y, n, along + place);
+  const bool told = along[place] > 0;
+  if (told) {
+    subtract(turned_after, turned_before, t, n);
+    products(m.steps, m.count, n, y, n, along);
+    products(m.turned, m.count, n, y, n, lengths);
+    if (lengths[place] > 0) *m.scale = along[place] / lengths[place];
+  } else {
+    for (double* v : {s, y, t}) std::fill_n(v, n, 0.0);
+    for (double* v : {along, lengths}) std::fill_n(v, m.count, 0.0);
+    along[place] = 1;
+  }
+  for (size_t i = 0; i < m.count; ++i) {
+    m.lengths[i * most + place] = lengths[i];
+    if (i != place) m.along[i * most + place] = 0;  // this step came after that change
+  }
+}
+
+// With the triangle A of `along` (a change's row, the steps before it), its diagonal D, the lengths L, steps
+// S, turned changes T and scale c: A' a = S g, A b = D a + c (L a - T g), out = -c turned - S' b + c T' a.
+inline void lbfgs_direction(const luce::LbfgsPairs& m, const double* grad, const double* turned_grad,
+                            double* out, double* scratch) {
+  const size_t n = m.n, most = m.most, count = m.count;
+  const double scale = *m.scale;
+  for (size_t j = 0; j < n; ++j) out[j] = -scale * turned_grad[j];
+  if (count == 0) return;
+  double* __restrict a = scratch, * __restrict b = a + most, * __restrict turned = b + most, * __restrict bent = turned + most;
+  products(m.steps, count, n, grad, n, a);
+  products(m.turned, count, n, grad, n, turned);
+  for (size_t i = 0, k = m.newest; i < count; ++i, k = (k == 0 ? count : k) - 1) {
+    const double* row = m.along + k * most;
+    const double factor = a[k] / row[k];
+    for (size_t j = 0; j < count; ++j) a[j] -= factor * row[j];
+    a[k] = factor;
+  }
+  std::fill_n(bent, count, 0.0);
+  std::fill_n(b, count, 0.0);
+  add_rows(m.lengths, count, most, a, count, bent);
+  for (size_t i = 0, k = m.newest; i < count; ++i) {
+    k = k + 1 == count ? 0 : k + 1;  // from the oldest on
+    const double* row = m.along + k * most;
+    double known;
+    products(row, 1, most, b, count, &known);
+    b[k] = (row[k] * a[k] + scale * (bent[k] - turned[k]) - known) / row[k];
+  }
+  for (size_t i = 0; i < count; ++i) {
+    a[i] *= scale;
+    b[i] = -b[i];
+  }
+  add_rows(m.turned, count, n, a, n, out);
+  add_rows(m.steps, count, n, b, n, out);
+}
+
+}  // namespace

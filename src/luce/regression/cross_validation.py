@@ -17,11 +17,11 @@ from luce.links import Link, Softmax
 from luce.regression.objective import Float64, Rows, logits, mean_and_deviation
 from luce.regression.preconditioner import Spectrum, spectrum
 from luce.regression.row_loss import row_loss
-from luce.regression.solver import Penalty, Solution, one_blas_thread, solve
+from luce.regression.solver import Penalty, Solution, Trace, one_blas_thread, solve
 
 STRENGTHS = tuple(10.0 ** (-0.5 * i) for i in range(11))  # 1 … 1e-5, per row, on standardised features
-_PATH_TOL = 1e-4  # tells the strengths apart
-_LOGITS_TOL = 2e-5  # what is calibrated on must be nearer to the optimum: else the logits are too small
+_PATH_TOL = 5e-5  # of the loss at zero: tells the strengths apart
+_LOGITS_TOL = 5e-6  # what is calibrated on must be nearer to the optimum: else the logits are too small
 _FIRST = 0.1  # where the path begins
 
 
@@ -51,14 +51,30 @@ class Folds:
     counted: Float64
     link: Link
 
-    def solve(self, strength: Float64, start: tuple[Float64, Float64] | None, tol: float) -> Solution:
-        """Solve the problems of all folds, with their penalties (F,)."""
+    def solve(self, strength: Float64, after: Solution | None) -> Solution:
+        """Solve the problems of all folds, with their penalties (F,), well enough to tell penalties apart.
+
+        Args:
+            strength: (F,).
+            after: the solution of another penalty, to go on from.
+        """
+        start, trace = (None, None) if after is None else (after.start, after.trace)
+        return self._solve(strength, start, trace, _PATH_TOL)
+
+    def refine(self, strength: Float64, rough: Solution) -> Solution:
+        """Solve them well enough for their logits to be calibrated on."""
+        return self._solve(strength, rough.start, None, _LOGITS_TOL)
+
+    def _solve(
+        self, strength: Float64, start: tuple[Float64, Float64] | None, after: Trace | None, tol: float
+    ) -> Solution:
         return solve(
             self.rows,
             Penalty(strength, self.scale),
             self.deviation,
             features=self.features,
             start=start,
+            after=after,
             tol=tol,
             prove=False,
         )
@@ -176,8 +192,8 @@ def choose_strength(
     share = np.bincount(folds, problems.counted, minlength=problems.rows.n_problems)
     tried: dict[int, tuple[float, Solution]] = {}
 
-    def attempt(i: int, start: tuple[Float64, Float64] | None) -> tuple[float, Solution]:
-        solution = problems.solve(np.full(len(share), strengths[i]), start, _PATH_TOL)
+    def attempt(i: int, start: Solution | None) -> tuple[float, Solution]:
+        solution = problems.solve(np.full(len(share), strengths[i]), start)
         losses = problems.losses(problems.logits(solution))
         tried[i] = float(np.average(losses[share > 0], weights=share[share > 0])), solution
         if progress is not None:
@@ -190,12 +206,12 @@ def choose_strength(
         best = first
         while 0 <= best + step < len(strengths):
             here, solution = tried[best]
-            if attempt(best + step, solution.start)[0] >= here:
+            if attempt(best + step, solution)[0] >= here:
                 break
             best += step
         if best != first:
             break
-    solution = problems.solve(np.full(len(share), strengths[best]), tried[best][1].start, _LOGITS_TOL)
+    solution = problems.refine(np.full(len(share), strengths[best]), tried[best][1])
     if progress is not None:
         progress(len(strengths), len(strengths))
     path = tuple((strengths[i], tried[i][0]) for i in sorted(tried))

@@ -15,9 +15,6 @@ from luce.regression.estimator import NATIVE, SoftmaxRegression, read_targets
 from luce.regression.objective import Float64, here
 from luce.threads import default_threads
 
-_PATH_TOL = 1e-3  # tells the penalties apart
-_LOGITS_TOL = 2e-5
-
 
 class SoftmaxRegressionCV(SoftmaxRegression):
     """`SoftmaxRegression` with the C of least out-of-fold loss, of a path of them.
@@ -120,24 +117,17 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         self.Cs_ = self._values()
         self.losses_ = np.full((folds.rows.n_problems, len(self.Cs_)), np.nan)
         share = np.bincount(self.fold_, folds.counted, minlength=len(self.losses_))
-        best, start, least, chosen = 0, None, np.inf, None
+        best, last, least = 0, None, np.inf
         for i, c in enumerate(self.Cs_):
-            solution = folds.solve(1 / (c * folds.totals), start, _PATH_TOL)
-            start = solution.start
+            last = solution = folds.solve(1 / (c * folds.totals), last)
             self.losses_[:, i] = folds.losses(folds.logits(solution))
             mean = float(np.nansum(self.losses_[:, i] * share) / share.sum())
-            if mean < least:
-                best, least, chosen = i, mean, start
+            if i == 0 or mean < least:
+                best, least, chosen = i, mean, solution
         self.C_ = float(self.Cs_[best])
-        solution = folds.solve(1 / (self.C_ * folds.totals), chosen, _LOGITS_TOL)
+        solution = folds.refine(1 / (self.C_ * folds.totals), chosen)
         self.oof_logits_, self.oof_known_ = folds.logits(solution), folds.known
-        self.coef_ = solution.weights.mean(axis=0)
-        self.intercept_ = solution.bias.mean(axis=0) - self.coef_ @ folds.rows.center
-        self.warm_start = True  # from there
-        try:
-            return self._fit(features, targets, weight, loss)
-        finally:
-            del self.warm_start
+        return self._fit(features, targets, weight, loss)  # from zero: the folds' mean would save few passes
 
     def _check_penalty(self) -> None:
         self._values()

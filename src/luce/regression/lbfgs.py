@@ -24,6 +24,7 @@ _MOST_PAIRS, _FEWEST_PAIRS = 50, 6
 _BYTES = 12 << 20  # of all pairs: they stay in the caches
 _ARMIJO = 1e-4
 _SHORTEST_STEP = 1e-10
+_PATIENCE = 100  # steps whose gain cannot be told from rounding; gradients may lead on where values no longer do
 
 
 @dataclass(slots=True)
@@ -81,6 +82,28 @@ class Memory:
                 turned[:, place] = metric(np.ascontiguousarray(changes[:, place]))
         self._products[1, :, : self._count, : self._count] = changes @ turned.transpose(0, 2, 1)
 
+    def bend(self, more: Float64, n_bent: int, metric: Metric) -> None:
+        """Go over to the objective with `more[b] / 2 * ||x||²` of the first `n_bent` variables added, and its metric.
+
+        The pairs stay exact: a step's change of gradient grows by `more` times the step.
+        """
+        taken = slice(0, self._count)
+        steps, changes = self._pairs[:2, :, taken]
+        changes[..., :n_bent] += more[:, None, None] * steps[..., :n_bent]
+        age = (self._newest - np.arange(self._count)) % self._most
+        along = changes @ steps.transpose(0, 2, 1) * (age[:, None] <= age)
+        told = np.einsum("bii->bi", along) > 0
+        if not told.all():  # rounding may leave a pair without curvature
+            self._pairs[:, :, taken] *= told[:, :, None]
+            along *= told[:, :, None] & told[:, None]
+            along += np.eye(self._count) * ~told[:, :, None]
+        self._products[0, :, taken, taken] = along
+        self.set_metric(metric)
+        if self._count:
+            last = self._newest
+            product, length = self._products[:, :, last, last]
+            np.divide(product, length, out=self._scale, where=told[:, last] & (length > 0))
+
     def add(self, step: Float64, before: Float64, after: Float64) -> None:
         """Remember a step (B, P) and the gradients on its ends."""
         turned_before, turned_after = self._in_metric(before), self._in_metric(after)
@@ -129,7 +152,7 @@ def minimize(
     Returns:
         The last point, and which problems are done. It ends early where rounding noise lets nothing go lower.
     """
-    at = start
+    at, best, idle = start, start.value, 0
     while True:
         refresh(at)
         direction = memory.direction(at.grad)
@@ -141,7 +164,10 @@ def minimize(
         step, new = _search(objective, at, direction, slope, done, noise)
         memory.add(step, at.grad, new.grad)
         at = new
-        if not step.any():
+        gained = best - at.value > noise * np.abs(best)
+        best = np.where(gained, at.value, best)
+        idle = 0 if gained.any() else idle + 1
+        if not step.any() or idle >= _PATIENCE:
             at.decrease = np.maximum(-slope / 2, 0.0)
             return at, stop(at)
 

@@ -29,8 +29,8 @@ Total = Callable[[Float64], Float64]
 _FEW_OUTPUTS = 96  # up to here the native products are the faster ones
 _RUNS = 8
 _BLOCK_BYTES = 1 << 22  # of features and logits of a block of rows, for matrix products
-_SAMPLE_ROWS = 2048  # for the curvature, or two for each class; of few rows, half
-_GRAM_ROWS = 20  # for each feature
+_SAMPLE_ROWS = 2048  # for the curvature, or two for each class; of few rows, a quarter
+_GRAM_ROWS = 6  # for each feature; more save no pass
 _NEAR = 100.0  # squared deviations between the pivot of the moments and the mean that cost no digits
 
 
@@ -170,7 +170,7 @@ def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = 
         trace.
     """
     n, k = len(rows.features), rows.n_classes
-    wanted = n if every_row else max(min(_SAMPLE_ROWS, n // 2), 2 * k, 512)
+    wanted = n if every_row else max(min(_SAMPLE_ROWS, n // 4), 2 * k, 512)
     step = max(1, -(-n // max(wanted, 1)))
     sums = np.zeros((rows.n_problems, k * k + rows.features.shape[1] + 2))
     center = rows.center.astype(rows.weight.dtype)

@@ -9,11 +9,11 @@ classes' mean: measured on pixels, the mean itself saves two thirds of the passe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from luce.regression.objective import Float64, Rows, gram
+from luce.regression.objective import Float64, Floats, Rows, gram
 
 _MOST_FEATURES = 4096  # from there on the spectrum costs more memory and time than it saves
 _ROWS_EACH = 4  # rows for each feature below which the features' variances do as well, at a fraction of the work
@@ -26,19 +26,24 @@ class Spectrum:
 
     Attributes:
         values: (D,) not negative.
-        vectors: (D, D), a column for each value; `None` where only the diagonal was taken.
+        vectors: (D, D), a column for each value, in the dtype of the products with them; `None` where only the diagonal
+            was taken.
     """
 
     values: Float64
-    vectors: Float64 | None
+    vectors: Floats | None
 
-    def there(self, grad: Float64) -> Float64:
+    def at(self, dtype: type[np.float32] | type[np.float64]) -> Spectrum:
+        """The same for products in another dtype."""
+        return self if self.vectors is None else replace(self, vectors=self.vectors.astype(dtype, copy=False))
+
+    def there(self, grad: Float64) -> Floats:
         """Coordinates of (..., D) in the basis of the vectors."""
-        return grad if self.vectors is None else grad @ self.vectors
+        return grad if self.vectors is None else grad.astype(self.vectors.dtype) @ self.vectors
 
-    def back(self, coordinates: Float64) -> Float64:
+    def back(self, coordinates: Floats) -> Floats:
         """The reverse of `there`."""
-        return coordinates if self.vectors is None else coordinates @ self.vectors.T
+        return coordinates if self.vectors is None else coordinates.astype(self.vectors.dtype) @ self.vectors.T
 
 
 def spectrum(rows: Rows, unit: Float64, deviation: Float64) -> Spectrum:

@@ -29,8 +29,10 @@ from luce.regression.row_loss import SIGMOID, SPHERICAL
 
 F = TypeVar("F", bound=Callable[..., Any])
 Progress = Callable[[int, float, float], None]
+Real = type[np.float32] | type[np.float64]
 
-_REFRESH = 2.5  # the metric is renewed whenever the steps have multiplied by this
+_REFRESH = 6  # the metric is renewed whenever the steps have multiplied by this
+_LATER = 16  # the first renewal of a search that goes on from another
 _NOISE = {np.float32: 1e-7, np.float64: 1e-14}  # relative rounding error of an objective
 _BIAS_STEPS = 6
 _ROOM, _LESS_ROOM = 0.5, 0.3  # share of the wanted gap at which a search ends, and its factor where that was too much
@@ -53,6 +55,23 @@ class Penalty:
     scale: Float64
 
 
+@dataclass(slots=True)
+class Trace:
+    """What a solve leaves to the next one of the same rows under another penalty, which works on it.
+
+    Attributes:
+        memory: of the search's steps.
+        strength: (B,) of the penalty that the memory belongs to now.
+        value: (B,) at zero.
+        grad: (B, P) there.
+    """
+
+    memory: Memory
+    strength: Float64
+    value: Float64
+    grad: Float64
+
+
 @dataclass(frozen=True, slots=True)
 class Solution:
     """The minimum of B problems.
@@ -66,6 +85,7 @@ class Solution:
         relative_gradient: (B,) norm of the gradient relative to that at zero, in penalised units.
         n_iter: steps taken.
         n_passes: passes over the rows.
+        trace: to go on from under another penalty.
     """
 
     weights: Float64
@@ -76,6 +96,7 @@ class Solution:
     relative_gradient: Float64
     n_iter: int
     n_passes: int
+    trace: Trace
 
     @property
     def start(self) -> tuple[Float64, Float64]:
@@ -106,7 +127,7 @@ def one_blas_thread(function: F) -> F:
 class Problem:
     """The objective of B problems in penalised units, as functions of one vector (P,) each: weights, then biases."""
 
-    def __init__(self, rows: Rows, penalty: Penalty, rough: type[np.float32] | type[np.float64] = np.float64) -> None:
+    def __init__(self, rows: Rows, penalty: Penalty, rough: Real = np.float64) -> None:
         self.rows, self.penalty = rows, penalty
         self.rough = rows.at(rough)  # for what need not be exact
         self.unit = 1 / penalty.scale
@@ -122,7 +143,7 @@ class Problem:
         """The reverse."""
         return np.concatenate([(weights * self.penalty.scale).reshape(len(bias), -1), bias], axis=1)
 
-    def __call__(self, x: Float64, dtype: type[np.float32] | type[np.float64]) -> tuple[Float64, Float64]:
+    def __call__(self, x: Float64, dtype: Real) -> tuple[Float64, Float64]:
         """Values (B,) and gradients (B, P), from products in the given dtype."""
         loss, grad, grad_bias = loss_and_grad(self._rows[dtype], *self.unpack(x))
         strength, weights = self.penalty.strength, x[:, : self.split]
@@ -172,6 +193,7 @@ def solve(
     *,
     features: Spectrum | None = None,
     start: tuple[Float64, Float64] | None = None,
+    after: Trace | None = None,
     tol: float = 1e-6,
     prove: bool = True,
     max_iter: int = 1000,
@@ -185,8 +207,11 @@ def solve(
         deviation: (D,) standard deviation of each feature, 0 for a constant one.
         features: the spectrum of the features in units of the penalty's scale; computed if not given.
         start: weights (B, K, D) and bias (B, K) to start from; zeros without.
+        after: of an earlier solve that did not prove, of the same rows: what it learned serves here.
         tol: a problem is done when its gap is proven to be at most `tol` times its value; where nothing can be proven
-            (no penalty, or a loss that is not convex) or `prove` is false, when the predicted decrease is.
+            (no penalty, or a loss that is not convex) when the predicted decrease is. Without `prove` when the
+            predicted decrease is at most `tol` times the value at zero, which says how much of all there is to gain
+            is left: under weak penalties the value itself may be next to nothing.
         prove: whether to prove the gap.
         max_iter: greatest number of steps.
         progress: called now and then with (steps, largest value, largest gap relative to its value).
@@ -196,21 +221,21 @@ def solve(
     if features is None:
         features = spectrum(problem.rough, problem.unit, deviation)
     provable = prove & rows.loss.convex & (penalty.strength > 0)
-    search = _Search(problem, features, provable, tol, max_iter, progress)
+    search = _Search(problem, features, provable, prove, tol, max_iter, progress)
     zeros = np.zeros((rows.n_problems, problem.split + rows.n_classes))
     if rows.loss.member == SPHERICAL and rows.intercept:
         zeros[:, problem.split :] = 1.0  # zero itself is stationary there
-    at = search.begin(zeros, start)
+    at = search.begin(zeros, start, after, dtype)
     while True:
         at, converged = search.run(at, dtype)
         if converged.all() and not prove:
-            return _solution(problem, at, np.full(len(zeros), np.inf), converged, search.zero_grad)
+            return _solution(search, at, np.full(len(zeros), np.inf), converged)
         before = at.n_iter
         at, gap = search.prove(at)
         proven = np.where(provable, gap <= tol * at.value, converged)
         idle = at.n_iter == search.last_proof
         if proven.all() or at.n_iter >= max_iter or (idle and dtype is np.float64):
-            return _solution(problem, at, gap, proven, search.zero_grad)
+            return _solution(search, at, gap, proven)
         search.last_proof = before
         if converged.all() and not idle:
             search.room *= _LESS_ROOM  # the steps in the bias took more than was left for them
@@ -226,11 +251,12 @@ class _Search:
         problem: Problem,
         features: Spectrum,
         provable: NDArray[np.bool_],
+        exact: bool,
         tol: float,
         max_iter: int,
         progress: Progress | None,
     ) -> None:
-        self.problem, self.features, self.provable = problem, features, provable
+        self.problem, self.exact_features, self.provable, self.exact = problem, features, provable, exact
         self.tol, self.max_iter, self.progress = tol, max_iter, progress
         self.room = _ROOM
         self.last_proof = -1
@@ -238,30 +264,44 @@ class _Search:
         self._told = time.monotonic()
         self.metric: Preconditioner
 
-    def begin(self, zeros: Float64, start: tuple[Float64, Float64] | None) -> Point:
-        """Look at zero, and at the start."""
-        rows = self.problem.rows
-        value, self.zero_grad = self.problem(zeros, np.float64)
-        at = Point(zeros, value, self.zero_grad, n_passes=1)
+    def begin(self, zeros: Float64, start: tuple[Float64, Float64] | None, after: Trace | None, dtype: Real) -> Point:
+        """Look at zero, which a proof needs in float64, and at the start."""
+        self.features = self.exact_features.at(dtype)
+        rows, strength = self.problem.rows, self.problem.penalty.strength
+        if after is None:
+            self.zero, self.zero_grad = self.problem(zeros, np.float64 if self.exact else dtype)
+        else:
+            self.zero, self.zero_grad = after.value, after.grad
+        at = Point(zeros, self.zero, self.zero_grad, n_passes=int(after is None))
         if start is not None:
             weights, bias = start
             if rows.loss.shifts:
                 weights, bias = weights - weights.mean(axis=1, keepdims=True), bias - bias.mean(axis=1, keepdims=True)
             x = self.problem.pack(weights, bias)
-            value, grad = self.problem(x, np.float64)
+            value, grad = self.problem(x, dtype)
             worse = ~(value < at.value)
             x[worse], value[worse], grad[worse] = zeros[worse], at.value[worse], self.zero_grad[worse]
-            at = Point(x, value, grad, n_passes=2)
+            at = Point(x, value, grad, n_passes=at.n_passes + 1)
         self._renew(at)
-        self.memory = Memory(len(zeros), zeros.shape[1], self.metric)
+        if after is None:
+            memory = Memory(len(zeros), zeros.shape[1], self.metric, rows.n_threads)
+            self.trace = Trace(memory, strength, self.zero, self.zero_grad)
+        else:
+            self._next_refresh = _LATER
+            after.memory.bend(strength - after.strength, self.problem.split, self.metric)
+            self.trace, after.strength = after, strength
         return at
 
-    def run(self, at: Point, dtype: type[np.float32] | type[np.float64]) -> tuple[Point, NDArray[np.bool_]]:
+    def run(self, at: Point, dtype: Real) -> tuple[Point, NDArray[np.bool_]]:
         """Search with products in one dtype."""
+        if self.features.vectors is not None and self.features.vectors.dtype != dtype:
+            self.features = self.exact_features.at(dtype)  # what float32 loses of a gradient would mislead
+            self._renew(at)
+            self.trace.memory.set_metric(self.metric)
         return minimize(
             lambda x: self.problem(x, dtype),
             at,
-            self.memory,
+            self.trace.memory,
             self.stop,
             refresh=self.refresh,
             max_iter=self.max_iter,
@@ -271,7 +311,7 @@ class _Search:
     def stop(self, at: Point) -> NDArray[np.bool_]:
         """Which problems are done: a gap that leaves room for the proof, or no decrease to be expected."""
         decrease = np.zeros(len(at.x)) if at.decrease is None else at.decrease
-        size = np.abs(at.value)
+        size = np.abs(at.value if self.exact else self.zero)
         wanted, left = self.tol * size, decrease
         done = decrease <= np.where(self.provable, np.finfo(np.float64).eps * size, self.room * wanted)
         if self.provable.any():
@@ -289,7 +329,7 @@ class _Search:
         """Renew the metric where its time has come."""
         if at.n_iter >= self._next_refresh:
             self._renew(at)
-            self.memory.set_metric(self.metric)
+            self.trace.memory.set_metric(self.metric)
 
     def _renew(self, at: Point, *, every_row: bool = False) -> None:
         self._next_refresh = max(at.n_iter + 1, at.n_iter * _REFRESH)
@@ -310,7 +350,7 @@ class _Search:
                 break
             if i == 0:
                 self._renew(at, every_row=True)
-                self.memory.set_metric(self.metric)
+                self.trace.memory.set_metric(self.metric)
             x = at.x.copy()
             x[owed, split:] -= self.metric.bias_step(grad[:, split:])[owed]
             new_value, new_grad = problem(x, np.float64)
@@ -323,13 +363,14 @@ class _Search:
         return at, gap
 
 
-def _solution(problem: Problem, at: Point, gap: Float64, converged: NDArray[np.bool_], zero_grad: Float64) -> Solution:
+def _solution(search: _Search, at: Point, gap: Float64, converged: NDArray[np.bool_]) -> Solution:
+    problem = search.problem
     weights, bias = problem.unpack(at.x)
-    norm, first = np.linalg.norm(at.grad, axis=1), np.linalg.norm(zero_grad, axis=1)
+    norm, first = np.linalg.norm(at.grad, axis=1), np.linalg.norm(search.zero_grad, axis=1)
     relative = np.divide(norm, first, out=np.zeros_like(norm), where=first > 0)
     if problem.rows.loss.shifts:  # exact up to rounding; made exact
         weights, bias = weights - weights.mean(axis=1, keepdims=True), bias - bias.mean(axis=1, keepdims=True)
-    return Solution(weights, bias, at.value, gap, converged, relative, at.n_iter, at.n_passes)
+    return Solution(weights, bias, at.value, gap, converged, relative, at.n_iter, at.n_passes, search.trace)
 
 
 def _fits_float32(rows: Rows, deviation: Float64) -> bool:

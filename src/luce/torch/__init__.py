@@ -1,0 +1,20 @@
+"""Luce on torch: links and losses as modules, last layers with a margin. An extra: `pip install luce[torch]`."""
+
+from __future__ import annotations
+
+from luce.torch.heads import HEADS, ArcFace, CosFace, EnsembleMargin, LargeMargin, LinearHead, SphereFace
+from luce.torch.margins import Annealing
+from luce.torch.modules import LinkLoss, LinkProbabilities
+
+__all__ = [
+    "HEADS",
+    "Annealing",
+    "ArcFace",
+    "CosFace",
+    "EnsembleMargin",
+    "LargeMargin",
+    "LinearHead",
+    "LinkLoss",
+    "LinkProbabilities",
+    "SphereFace",
+]

@@ -137,6 +137,29 @@ def test_a_new_metric_turns_every_pair_wherever_it_stands(monkeypatch: pytest.Mo
     assert_two_loops(memory, pairs, rng.normal(size=(b, 9)), lambda grad: grad * diagonal, 3)
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
+@pytest.mark.parametrize("lost", [False, True])
+def test_pairs_are_bent_to_an_objective_with_another_penalty(
+    monkeypatch: pytest.MonkeyPatch, count: int, lost: bool
+) -> None:
+    monkeypatch.setattr(lbfgs, "_MOST_PAIRS", 4)
+    rng = np.random.default_rng(count)
+    diagonal, bend = rng.uniform(0.5, 2, (2, 9))
+    pairs = [(s, bend * s) for s in rng.normal(size=(count, 2, 9))]
+    more = np.array([3.0, -0.4])
+    if lost and count > 2:  # a pair that has no curvature left, in the second problem
+        s, y = pairs[1]
+        pairs[1] = s, np.stack([y[0], 0.3 * s[1]])
+    memory = Memory(2, 9, plain)
+    for s, y in pairs:
+        memory.add(s, np.zeros_like(y), y)
+    memory.bend(more, 7, lambda grad: grad * diagonal)
+    penalised = np.arange(9) < 7
+    bent = [(s, y + more[:, None] * s * penalised) for s, y in pairs]
+    assert_two_loops(memory, bent, rng.normal(size=(2, 9)), lambda grad: grad * diagonal, 4)
+    assert (lost and count > 2) == any((np.vecdot(s, y) <= 0).any() for s, y in bent)
+
+
 def test_threads_change_no_bit() -> None:
     rng = np.random.default_rng(0)
     b, p = 5, 3000

@@ -63,10 +63,10 @@ def test_losses_and_logits_are_those_of_fits_without_the_fold(link: Any, interce
         for f in range(4):
             held = fold == f
             expected = np.average(loss[held], weights=weight[held])
-            # the path is solved to 1e-4 of its objective, and where that is least a loss on other rows still slopes: it
-            # is off by about the square root
+            # the path is solved to 5e-5 of the loss at zero, and where the objective is least a loss on other rows still
+            # slopes: it is off by about the square root
             assert model.losses_[f, i] == pytest.approx(expected, rel=2e-2)
-        if c == model.C_:  # solved to 2e-5
+        if c == model.C_:  # solved to 5e-6
             np.testing.assert_allclose(softmax(model.oof_logits_), softmax(z), atol=1e-2)
             seen = SoftmaxRegression(C=c, link=link, fit_intercept=intercept).fit(x, y, sample_weight=weight)
             assert np.abs(softmax(x @ seen.coef_.T + seen.intercept_) - softmax(z)).max() > 0.05  # the wrong twin
@@ -93,8 +93,9 @@ def test_the_final_fit_is_that_of_the_chosen_c() -> None:
     model = SoftmaxRegressionCV(7, cv=3).fit(x, y)
     assert model.certificate_.relative_gap <= 1e-6
     plain_ = SoftmaxRegression(C=model.C_).fit(x, y)
-    np.testing.assert_allclose(model.predict_proba(x), plain_.predict_proba(x), atol=5e-3)
-    assert model.certificate_.objective == pytest.approx(plain_.certificate_.objective, rel=2e-6)
+    np.testing.assert_array_equal(model.coef_, plain_.coef_)
+    np.testing.assert_array_equal(model.intercept_, plain_.intercept_)
+    assert model.certificate_ == plain_.certificate_
     np.testing.assert_allclose(model.Cs_, np.logspace(-4, 4, 7))
     assert 0 < list(model.Cs_).index(model.C_) < 6  # neither end
     assert np.ptp(np.bincount(model.fold_)) <= 3  # stratified
@@ -215,7 +216,8 @@ def test_threads_change_no_bit() -> None:
 
 
 def test_scikit_learns_contract() -> None:
-    assert contract(SoftmaxRegressionCV(2, cv=2)) == []
+    # C = 1e4 on 15 separable rows is so flat that rounding in the sums moves logits by more than the contract's 1e-7
+    assert contract(SoftmaxRegressionCV([1e-4, 1.0], cv=2)) == []
 
 
 def test_a_clone_has_the_parameters_and_a_pickle_the_model() -> None:

@@ -204,6 +204,48 @@ def test_a_proof_can_be_left_out() -> None:
     assert quick.value[0] - proven.value[0] <= 1e-5 * proven.value[0]
 
 
+def test_a_solve_goes_on_from_that_of_another_penalty() -> None:
+    x, y = plain.blobs(300, 200, 4)  # too few rows for the metric to know how features move together
+    weight = np.random.default_rng(2).random((300, 3))
+    rows, deviation = plain.rows_of(x, y, weight)
+    last: Solution | None = None
+    carried, fresh = list[int](), list[int]()
+    for strength in (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.3):  # and back
+        penalty = Penalty(np.full(3, strength), deviation)
+        start, trace = (last.start, last.trace) if last else (None, None)
+        alone = solve(rows, penalty, deviation, start=start, tol=5e-5, prove=False)
+        last = solve(rows, penalty, deviation, start=start, after=trace, tol=5e-5, prove=False)
+        carried.append(last.n_passes)
+        fresh.append(alone.n_passes)
+        best = solve(rows, penalty, deviation, tol=1e-9)
+        assert (last.value - best.value <= 2e-4 * np.log(4)).all()
+        exact = solve(rows, penalty, deviation, start=start, after=last.trace, tol=1e-12, prove=False)
+        np.testing.assert_allclose(exact.value, best.value, rtol=1e-8)
+    assert sum(carried[1:-1]) < 0.75 * sum(fresh[1:-1])
+    assert carried[-1] == fresh[-1] - 1  # a stronger penalty begins anew, but for zero
+
+
+@pytest.mark.parametrize("column", range(3))
+@pytest.mark.parametrize("strength", [0.03, 0.01, 0.003, 1e-4])
+def test_a_first_step_into_certainty_is_taken_back(strength: float, column: int) -> None:
+    x, y = plain.blobs(300, 200, 4)  # the first step leaves rows certain of wrong classes: no curvature to go by
+    weight = np.random.default_rng(2).random((300, 3))[:, column : column + 1]
+    rows, deviation = plain.rows_of(x, y, weight.copy())
+    found = solve(rows, Penalty(np.array([strength]), deviation), deviation)
+    assert found.converged.all()
+    assert found.n_passes < 120
+
+
+def test_without_a_proof_the_tolerance_is_of_the_loss_at_zero() -> None:
+    x, y = plain.blobs(300, 3, 3)
+    rows, deviation = plain.rows_of(x + 100 * np.eye(3)[y], y)  # separable: next to nothing is left of the loss
+    best = solve(rows, penalty_of(1e-9), deviation, tol=1e-9)
+    rough = solve(rows, penalty_of(1e-9), deviation, tol=1e-4, prove=False)
+    assert best.value[0] < 1e-5
+    assert best.value[0] * 1.1 < rough.value[0] < 1e-3
+    assert rough.n_passes < best.n_passes
+
+
 def test_weights_and_biases_sum_to_zero_over_the_classes() -> None:
     x, y = plain.blobs(300, 3, 3)
     for link in CONVEX:

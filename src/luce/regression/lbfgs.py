@@ -81,6 +81,8 @@ class Memory:
             for place in range(self._count):
                 turned[:, place] = metric(np.ascontiguousarray(changes[:, place]))
         self._products[1, :, : self._count, : self._count] = changes @ turned.transpose(0, 2, 1)
+        product, length = self._products[:, :, self._newest, self._newest]
+        np.divide(product, length, out=self._scale, where=length > 0)  # where it is 0 the pair tells nothing
 
     def bend(self, more: Float64, n_bent: int, metric: Metric) -> None:
         """Go over to the objective with `more[b] / 2 * ||x||²` of the first `n_bent` variables added, and its metric.
@@ -99,10 +101,6 @@ class Memory:
             along += np.eye(self._count) * ~told[:, :, None]
         self._products[0, :, taken, taken] = along
         self.set_metric(metric)
-        if self._count:
-            last = self._newest
-            product, length = self._products[:, :, last, last]
-            np.divide(product, length, out=self._scale, where=told[:, last] & (length > 0))
 
     def add(self, step: Float64, before: Float64, after: Float64) -> None:
         """Remember a step (B, P) and the gradients on its ends."""

@@ -99,11 +99,23 @@ class Preconditioner:
         return np.asarray((self.classes @ turned[:, :, None])[:, :, 0])
 
 
-def preconditioner(features: Spectrum, curvature: Float64, mean: Float64, strength: Float64) -> Preconditioner:
-    """The inverse from the features' spectrum, and of each problem the curvature (B, K, K), mean and penalty (B,)."""
+def preconditioner(
+    features: Spectrum, curvature: Float64, mean: Float64, strength: Float64, least: Float64 | float = 0.0
+) -> Preconditioner:
+    """The inverse from the features' spectrum, and of each problem the curvature (B, K, K), mean and penalty (B,).
+
+    The curvature in the biases is taken to be `least` (B,) at least.
+    """
     values, vectors = np.linalg.eigh(curvature)
     values = np.maximum(values, 0.0)
     most = np.maximum(values[:, -1:], np.finfo(np.float64).tiny)
     divisor = values[:, :, None] * features.values + strength[:, None, None]
-    floor = np.finfo(np.float64).eps * most[:, :, None] * max(float(features.values.max(initial=0.0)), 1e-300)
-    return Preconditioner(features, vectors, np.maximum(divisor, floor), np.maximum(values, _FLOOR * most), mean)
+    eps = np.finfo(np.float64 if features.vectors is None else features.vectors.dtype).eps  # below lies rounding
+    floor = eps * most[:, :, None] * max(float(features.values.max(initial=0.0)), 1e-300)
+    return Preconditioner(
+        features,
+        vectors,
+        np.maximum(divisor, floor),
+        np.maximum(values, np.maximum(_FLOOR * most, np.reshape(least, (-1, 1)))),
+        mean,
+    )

@@ -35,7 +35,10 @@ _REFRESH = 6  # the metric is renewed whenever the steps have multiplied by this
 _LATER = 16  # the first renewal of a search that goes on from another
 _NOISE = {np.float32: 1e-7, np.float64: 1e-14}  # relative rounding error of an objective
 _BIAS_STEPS = 6
+_BIAS_REACH = 10.0  # of a step in the biases, in logits
+_BIAS_FLOOR = 1e-4  # of the curvature in the biases while searching
 _ROOM, _LESS_ROOM = 0.5, 0.3  # share of the wanted gap at which a search ends, and its factor where that was too much
+_DOUBT = 0.1  # where nothing is proven here: a predicted decrease may be several times too small
 _LARGE = 1e15  # float32 products of features beyond this might overflow
 _FAR = 1e3  # deviations between a feature's mean and zero that float32 still resolves
 _WORTH_FLOAT32 = 10_000_000  # products of a pass; fewer are done at once in float64 where the features are
@@ -152,10 +155,17 @@ class Problem:
         value = loss + strength / 2 * np.vecdot(weights, weights)
         return value, np.concatenate([flat, grad_bias], axis=1)
 
-    def metric(self, x: Float64, features: Spectrum, *, every_row: bool = False) -> Preconditioner:
-        """The inverse of the second derivative there, roughly; that in the biases exactly, if of every row."""
-        classes, mean = curvature(self.rough, *self.unpack(x), every_row=every_row)
-        return preconditioner(features, classes, mean * self.unit * self.rows.intercept, self.penalty.strength)
+    def metric(self, at: Point, features: Spectrum, *, every_row: bool = False) -> Preconditioner:
+        """The inverse of the second derivative there, roughly; that in the biases exactly, if of every row.
+
+        Where a step has gone so far that the rows are certain of wrong classes, next to no curvature is left and tells
+        nothing: biases are kept from moving further than `_BIAS_REACH` at once.
+        """
+        classes, mean = curvature(self.rough, *self.unpack(at.x), every_row=every_row)
+        least = np.abs(at.grad[:, self.split :]).max(axis=1) / _BIAS_REACH
+        if not every_row:
+            least = np.maximum(least, _BIAS_FLOOR * self.rows.loss.beta**2)
+        return preconditioner(features, classes, mean * self.unit * self.rows.intercept, self.penalty.strength, least)
 
     def gap(self, x: Float64, value: Float64, grad: Float64, zero_grad: Float64) -> Float64:
         """Upper bound (B,) on value minus minimum, from the gradient there and the one at zero; see the module."""
@@ -283,13 +293,13 @@ class _Search:
             x[worse], value[worse], grad[worse] = zeros[worse], at.value[worse], self.zero_grad[worse]
             at = Point(x, value, grad, n_passes=at.n_passes + 1)
         self._renew(at)
-        if after is None:
-            memory = Memory(len(zeros), zeros.shape[1], self.metric, rows.n_threads)
-            self.trace = Trace(memory, strength, self.zero, self.zero_grad)
-        else:
+        if after is not None and (strength <= after.strength).all():
             self._next_refresh = _LATER
             after.memory.bend(strength - after.strength, self.problem.split, self.metric)
             self.trace, after.strength = after, strength
+        else:  # what weak penalties teach misleads under strong ones
+            memory = Memory(len(zeros), zeros.shape[1], self.metric, rows.n_threads)
+            self.trace = Trace(memory, strength, self.zero, self.zero_grad)
         return at
 
     def run(self, at: Point, dtype: Real) -> tuple[Point, NDArray[np.bool_]]:
@@ -313,7 +323,8 @@ class _Search:
         decrease = np.zeros(len(at.x)) if at.decrease is None else at.decrease
         size = np.abs(at.value if self.exact else self.zero)
         wanted, left = self.tol * size, decrease
-        done = decrease <= np.where(self.provable, np.finfo(np.float64).eps * size, self.room * wanted)
+        enough = self.room * wanted * (_DOUBT if self.exact else 1.0)
+        done = decrease <= np.where(self.provable, np.finfo(np.float64).eps * size, enough)
         if self.provable.any():
             weights, bias = at.grad[:, : self.problem.split], at.grad[:, self.problem.split :]
             penalty = np.where(self.provable, self.problem.penalty.strength, 1.0)
@@ -333,7 +344,7 @@ class _Search:
 
     def _renew(self, at: Point, *, every_row: bool = False) -> None:
         self._next_refresh = max(at.n_iter + 1, at.n_iter * _REFRESH)
-        self.metric = self.problem.metric(at.x, self.features, every_row=every_row)
+        self.metric = self.problem.metric(at, self.features, every_row=every_row)
 
     def prove(self, at: Point) -> tuple[Point, Float64]:
         """The point in float64 and its gap (B,), after steps in the bias where the gap calls for them."""

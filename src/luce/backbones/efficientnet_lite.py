@@ -30,10 +30,10 @@ SIZE: Final = 224  # pixels, width and height
 N_FEATURES: Final = 16 + 24 + 40 + 80 + 112 + 192 + 320 + 1280  # channels of the seven stages and of the head
 WEIGHTS_SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _WEIGHTS_FILE: Final = "efficientnet-lite0-57934424.pth"
-_BATCH_NORM_EPSILON: Final = 1e-3
+BATCH_NORM_EPSILON: Final = 1e-3
 
 # (kernel, stride, expansion, repeats) of each stage; the channel numbers are those of the weights.
-_STAGES: Final = (
+STAGES: Final = (
     (3, 1, 1, 1),
     (3, 2, 6, 2),
     (5, 2, 6, 2),
@@ -80,7 +80,7 @@ def build() -> onnx.ModelProto:
     graph.start()
     size = graph.convolution("_conv_stem", "_bn0", kernel=3, stride=2, size=SIZE)
     block = 0
-    for stage, (kernel, first_stride, expansion, repeats) in enumerate(_STAGES):
+    for stage, (kernel, first_stride, expansion, repeats) in enumerate(STAGES):
         for repeat in range(repeats):
             stride = first_stride if repeat == 0 else 1
             size = graph.block(f"_blocks.{block}", kernel, stride, expansion, size, residual=repeat > 0)
@@ -181,7 +181,7 @@ class _Graph:
             self._weights[f"{batch_norm}.{part}"].astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")
         )
-        scale = gamma / np.sqrt(variance + _BATCH_NORM_EPSILON)
+        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
         folded = weight * scale[:, None, None, None]
         return folded.astype(np.float32), (beta - mean * scale).astype(np.float32)
 

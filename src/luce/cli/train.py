@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,7 @@ EXAMPLES = (
     ("luce train digits -o digits.onnx", "also mnist, fashion-mnist, cifar10"),
     ("luce train photos -o pets.onnx --class-weight balanced", "rare classes count as much as frequent ones"),
     ("luce train photos -o pets.onnx --backbone hf:owner/repo", "features of another network"),
+    ("luce train mnist -o mnist.onnx --network cnn", "a network trained from scratch; needs PyTorch"),
 )
 
 
@@ -26,6 +29,11 @@ def train(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], show_default=False)] = None,
     backbone: str | None = None,
+    network: str | None = None,
+    link: str | None = None,
+    epochs: int | None = None,
+    resume: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    log: Annotated[Path | None, Parameter(show_default=False)] = None,
     test_share: float = 0.2,
     seed: int = 0,
     class_weight: str | None = None,
@@ -50,6 +58,13 @@ def train(
         output: The model file to write; without it only the measurement is shown.
         backbone: What turns pictures into features: none (the pixels), efficientnet-lite0, a path to an .onnx file,
             or hf:owner/repo[:file]. By default the pixels for pictures up to 32 x 32, else efficientnet-lite0.
+        network: Train this network from scratch in place of a frozen backbone: lenet, cnn, vgg, resnet, inception, vit
+            or moe. Needs PyTorch: pip install 'luce[torch]'. Its state is kept beside the model file while it trains.
+        link: Whose loss the network minimises: softmax, soft-margin or pseudo, with parameters, such as
+            soft-margin:margin=0.6 or softmax:temperature=4.
+        epochs: How often the network sees every picture; by default 10 to 50, more for fewer pictures.
+        resume: Go on with a training of a network that was cut off; it ends with the same weights.
+        log: A file that gets a line of JSON after each epoch of a network.
         test_share: Share of the pictures that is held out to measure; ignored where the data is already split.
         seed: Of the split, the folds and the bootstrap intervals.
         class_weight: "balanced", or NAME=WEIGHT,NAME=WEIGHT. Probabilities are corrected back to --prior.
@@ -82,8 +97,9 @@ def train(
         max_pixels=max_pixels,
         max_unreadable=max_unreadable,
     )
+    fit = _fit_of_network(network, link, epochs, output, log, resume=resume) or training.fit
     with reporter(quiet=quiet) as console:
-        result = training.fit(data, options, progress=console.progress, say=console.say)
+        result = fit(data, options, progress=console.progress, say=console.say)
         interrupt.check()
         if output is not None:
             result.classifier.save(output)
@@ -97,6 +113,34 @@ def train(
     else:
         _print_summary(result, output, report)
     return 0
+
+
+def _fit_of_network(
+    network: str | None, link: str | None, epochs: int | None, output: Path | None, log: Path | None, *, resume: bool
+) -> Any:
+    """What trains the network that was asked for, if one was."""
+    if network is None:
+        for option, value in (("--link", link), ("--epochs", epochs), ("--resume", resume), ("--log", log)):
+            if value:
+                raise ValueError(f"{option} belongs to the training of a network: add --network, such as --network cnn")
+        return None
+    if find_spec("torch") is None:
+        raise ValueError("--network needs PyTorch, which is not installed: pip install 'luce[torch]'")
+    if resume and output is None:
+        raise ValueError("--resume goes on from the state beside the model file: name it with --output")
+    from luce.files import check_writable
+    from luce.links import parse_link
+    from luce.torch.fit import fit, wishes
+
+    if log is not None:
+        check_writable(log)
+    return functools.partial(
+        fit,
+        wanted=wishes(network=network, link=None if link is None else parse_link(link), epochs=epochs),
+        checkpoint=output and output.with_suffix(".checkpoint"),
+        resume=resume,
+        log=log,
+    )
 
 
 def _class_weight(text: str | None) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from luce.links.entmax import Entmax, Sparsemax, entmax, entmax15, entmax_slope, sparsemax
 from luce.links.link import Link
+from luce.links.parse import parse_link
 from luce.links.pseudo import PseudoSoftmax, pseudo_softmax
 from luce.links.sigmoid import Sigmoid, log_sigmoid, sigmoid
 from luce.links.sm_taylor import SMTaylor, sm_taylor_softmax
@@ -46,6 +47,7 @@ __all__ = [
     "log_sigmoid",
     "log_softmax",
     "logsumexp",
+    "parse_link",
     "pseudo_softmax",
     "sigmoid",
     "sm_taylor_softmax",

@@ -66,9 +66,9 @@ def fit_head(
         progress: called with (stage, done, total).
     """
     target, n_classes = dataset.labels, len(dataset.classes)
-    weight = _class_weights(dataset, options.class_weight)[target]
+    weight = class_weights(dataset, options.class_weight)[target]
     weight = weight if dataset.weights is None else weight * dataset.weights
-    shift = _prior_shift(dataset, weight, options.prior)
+    shift = prior_shift(dataset, weight, options.prior)
     n_folds = min(N_FOLDS, len(np.unique(units)))
     units_per_class = np.bincount(np.unique(np.stack([target, units]), axis=1)[0])
     strength, start, basis = _DEFAULT_STRENGTH, None, None
@@ -100,7 +100,7 @@ def fit_head(
     return Head(weights, bias - bias.mean(), strength, path, temperature)
 
 
-def _class_weights(dataset: Dataset, wanted: ClassWeight) -> NDArray[np.float64]:
+def class_weights(dataset: Dataset, wanted: ClassWeight) -> NDArray[np.float64]:
     """Weight of each class (K,)."""
     n_classes = len(dataset.classes)
     if wanted is None:
@@ -110,7 +110,7 @@ def _class_weights(dataset: Dataset, wanted: ClassWeight) -> NDArray[np.float64]
     return np.array([wanted.get(name, 1.0) for name in dataset.classes])
 
 
-def _prior_shift(dataset: Dataset, weight: NDArray[np.float64], prior: Prior) -> NDArray[np.float64]:
+def prior_shift(dataset: Dataset, weight: NDArray[np.float64], prior: Prior) -> NDArray[np.float64]:
     """What to add to the logits so that they follow the stated prior: log(stated / trained with), (K,).
 
     Weights change the class shares that the model believes in; this takes them back.

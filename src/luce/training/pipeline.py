@@ -69,7 +69,7 @@ def fit(
     head = fit_head(ready.to_train, ready.train_values, ready.units, options, progress)
     if head.temperature.note:
         say(head.temperature.note)
-    evaluation = _measured(ready, head, options.seed) if n_test else None
+    evaluation = measured(ready, head, options.seed) if n_test else None
     card = make_card(ready.to_train, backbone, head, evaluation, ready.problems, options)
     shown = (ready.to_measure, ready.test_values) if n_test else (ready.to_train, ready.train_values)
     classifier = assemble(*shown, backbone, head, card, options.max_pixels)
@@ -77,7 +77,8 @@ def fit(
     return Training(classifier, evaluation, n_train, seconds, ready.problems, ready.n_cached)
 
 
-def _measured(ready: Ready, head: Head, seed: int) -> Evaluation:
+def measured(ready: Ready, head: Head, seed: int) -> Evaluation:
+    """Measure a head on the held-out features."""
     return evaluate_logits(
         head.logits(ready.test_values),
         ready.to_measure.labels,

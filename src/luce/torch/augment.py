@@ -1,0 +1,109 @@
+"""Pictures varied as they are trained on: moved, turned, zoomed, mirrored, partly covered.
+
+Everything is drawn from the generator that the caller seeds for each step, so that a step can be done again exactly.
+Covering a square is cutout (DeVries & Taylor 2017, arXiv 1708.04552).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """How pictures are varied. Zeros vary nothing.
+
+    Attributes:
+        shift: greatest move in each direction, as a share of the side; what comes in is the mirrored edge.
+        turn: greatest turn either way, in degrees.
+        zoom: greatest change of size either way, as a share.
+        flip: whether half of the pictures are mirrored left to right.
+        cutout: side of a square that is covered with the batch's mean, as a share of the side.
+    """
+
+    shift: float = 0.0
+    turn: float = 0.0
+    zoom: float = 0.0
+    flip: bool = False
+    cutout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("shift", 0.5), ("turn", 180.0), ("zoom", 0.9), ("cutout", 1.0)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise ValueError(f"Augment: {name} must lie in 0 … {most:g}, got {value!r}")
+
+
+def mirrors(classes: Sequence[str]) -> bool:
+    """Whether a mirrored picture still belongs to its class: not where classes are digits, letters or numbers."""
+    return not all(len(name) == 1 or name.isdigit() or name.lower() in _NUMBER_WORDS for name in classes)
+
+
+def augment(pictures: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+    """Vary a batch.
+
+    Args:
+        pictures: (N, H, W, C) uint8.
+        how: what to do.
+        generator: decides; the same state gives the same result.
+
+    Returns:
+        (N, H, W, C) float32, 0 … 255.
+    """
+    n, height, width, _ = pictures.shape
+    if how.turn or how.zoom:
+        varied = _transformed(pictures.float(), how, generator)
+    else:
+        varied = _shifted(pictures, how.shift, generator).float()
+    if how.flip:
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        varied[mirrored] = varied[mirrored].flip(2)
+    if how.cutout:
+        mean = varied.mean(dim=(0, 1, 2))
+        inside = (
+            _square(n, height, how.cutout, generator)[:, :, None] & _square(n, width, how.cutout, generator)[:, None]
+        )
+        varied = torch.where(inside[..., None], mean, varied)
+    return varied
+
+
+def _shifted(pictures: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    n, height, width, _ = pictures.shape
+    rows = _mirrored_line(n, height, round(share * height), generator)
+    columns = _mirrored_line(n, width, round(share * width), generator)
+    return pictures[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _mirrored_line(n: int, length: int, most: int, generator: torch.Generator) -> Tensor:
+    """Positions (n, length) along a side after a random move, mirrored at the ends."""
+    moves = torch.randint(-most, most + 1, (n, 1), generator=generator)
+    at = (torch.arange(length) + moves).abs()
+    return (length - 1 - (length - 1 - at).abs()).clamp_(0, length - 1)
+
+
+def _transformed(pictures: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+    """Turn, zoom and move, resampled bilinearly; what comes in is the edge's own colour."""
+    n = len(pictures)
+    draw = torch.rand(n, 4, generator=generator) * 2 - 1
+    angle, size = draw[:, 0] * math.radians(how.turn), 1 / (1 + draw[:, 1] * how.zoom)
+    move = draw[:, 2:] * 2 * how.shift
+    cos, sin = angle.cos() * size, angle.sin() * size
+    matrix = torch.stack([cos, -sin, move[:, 0], sin, cos, move[:, 1]], dim=1).view(n, 2, 3)
+    planes = pictures.permute(0, 3, 1, 2)
+    grid = functional.affine_grid(matrix, list(planes.shape), align_corners=False)
+    moved = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    return moved.permute(0, 2, 3, 1)
+
+
+def _square(n: int, length: int, share: float, generator: torch.Generator) -> Tensor:
+    """Which positions (n, length) a randomly placed square covers."""
+    middle = torch.randint(0, length, (n, 1), generator=generator)
+    return (torch.arange(length) - middle).abs() * 2 < share * length

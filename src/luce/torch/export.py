@@ -1,0 +1,72 @@
+"""A trained trunk as a backbone: an ONNX graph from uint8 pictures to features, like any other backbone's."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from luce.backbones import Backbone
+from luce.images import Preparation
+from luce.torch.trainer import Classifier
+
+_OPSET = 18
+
+
+class _Features(nn.Module):
+    """Uint8 pictures (N, H, W, 3), of which a network for grey pictures takes the first channel, to features."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images[..., : len(self.model.mean)])
+
+
+def to_backbone(model: Classifier, name: str, preparation: Preparation) -> Backbone:
+    """The trunk of a trained classifier, with its normalisation.
+
+    Args:
+        model: in evaluation mode.
+        name: of the network.
+        preparation: how pictures become its input.
+    """
+    from onnx import TensorProto, helper
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision, which is not used, is missing
+    module = _Features(model).eval()
+    blank = torch.zeros(2, preparation.height, preparation.width, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter warns of what it uses of torch itself; nothing a caller could do
+        program = torch.onnx.export(
+            module,
+            (blank,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    exported = program.model_proto
+    del exported.metadata_props[:]
+    graph = exported.graph
+    del graph.metadata_props[:], graph.value_info[:]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]  # where in which file each node came from: the maker's own paths
+    d = int(model.head.in_features)
+    shape: list[str | int | None] = ["batch", preparation.height, preparation.width, 3]
+    del graph.input[:], graph.output[:]
+    graph.input.append(helper.make_tensor_value_info("images", TensorProto.UINT8, shape))
+    graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", d]))
+    content = exported.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(content).hexdigest()
+    licence = "the user's own"
+    return Backbone(name, content, digest, licence, d, np.dtype(np.float32), preparation)

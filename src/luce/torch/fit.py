@@ -1,0 +1,250 @@
+"""From a data set to a calibrated classifier whose network was trained on it: the main road with another engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from luce.backbones import Backbone, open_session, run
+from luce.calibration import fit_temperature
+from luce.datasets import Dataset, folds, open_dataset
+from luce.links import Link, PseudoSoftmax, SoftMargin, Softmax
+from luce.parallel import map_chunks
+from luce.torch.augment import Augment, mirrors
+from luce.torch.checkpoint import Checkpoint, identity
+from luce.torch.export import to_backbone
+from luce.torch.networks import NETWORKS
+from luce.torch.recipe import Recipe
+from luce.torch.trainer import Classifier, train_network
+from luce.training import Options, Training
+from luce.training.assemble import assemble, make_card
+from luce.training.head import Head, class_weights, prior_shift
+from luce.training.options import Progress, Say
+from luce.training.pipeline import measured
+from luce.training.ready import Ready, choose_backbone, make_ready
+
+_CALIBRATION_FOLDS = 10  # one of them is not trained on: it measures each epoch and fits the temperature
+_CHUNK = 256
+_GREY_SHIFT, _COLOUR_SHIFT = 0.08, 0.125
+_LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 10, 50, 200_000  # pictures to be seen in all
+_BATCHES = 80  # in an epoch, at least
+FROM_SCRATCH = tuple(name for name in NETWORKS if name != "efficientnet_lite0")
+
+
+def fit(
+    data: str | os.PathLike[str] | Dataset | tuple[Any, Any],
+    options: Options | None = None,
+    *,
+    recipe: Recipe | None = None,
+    wanted: Mapping[str, Any] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    log: Path | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Training:
+    """Train a network on pictures, calibrate it on a tenth that it did not see, and measure it on held-out pictures.
+
+    Args:
+        data: a folder, table, array file, name or `Dataset`.
+        options: how the data is split, weighted and read; its `backbone` is not used.
+        recipe: how the network is trained; by default `recipe_for` the data.
+        wanted: without a recipe, fields of it that are given, such as `{"network": "lenet", "epochs": 5}`.
+        checkpoint: where the state is kept while training; it is deleted at the end.
+        resume: go on from what `checkpoint` holds; without it an old one is overwritten.
+        log: a file that gets a line of JSON for each epoch.
+        progress: called with (stage, done, total).
+        say: called with sentences for the user.
+
+    Returns:
+        What `luce.training.fit` gives; the classifier is one ONNX file like any other.
+
+    Raises:
+        DataError: the data cannot be used.
+        ValueError: the recipe does not suit the data, or its link's probabilities are not a softmax of the logits.
+        LuceError: the checkpoint cannot be used.
+    """
+    began = time.perf_counter()
+    options = options or Options()
+    progress, say = progress or (lambda *_: None), say or (lambda _sentence: None)
+    torch.set_num_threads(options.threads)
+    dataset = open_dataset(data, progress=progress)
+    options.check_names(dataset.classes)
+    pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
+    ready = make_ready(dataset, pixels, options, progress, say)
+    pictures = _as_pictures(ready.train_values, pixels)
+    recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **(wanted or {}))
+    scale = softmax_scale(recipe.link)
+    say(
+        f"{len(pictures):,} pictures to train on, {len(ready.to_measure):,} held out, {len(dataset.classes)} classes; "
+        f"network {recipe.network}, {recipe.epochs} epochs."
+    )
+    model, held = _trained(ready, pictures, options, recipe, checkpoint, resume, log, progress, say)
+    backbone = to_backbone(model, f"network:{recipe.network}", pixels.preparation)
+    head, ready = _head(model, backbone, ready, pixels, options, scale, held)
+    if head.temperature.note:
+        say(head.temperature.note)
+    evaluation = measured(ready, head, options.seed) if len(ready.to_measure) else None
+    card = make_card(ready.to_train, backbone, head, evaluation, ready.problems, options)
+    record = {k: v for k, v in card.training.items() if not k.startswith("penalty")}
+    card = replace(card, training={**record, "network": recipe.record()})
+    shown = (ready.to_measure, ready.test_values) if evaluation else (ready.to_train, ready.train_values)
+    classifier = assemble(*shown, backbone, head, card, options.max_pixels)
+    if checkpoint is not None:
+        Checkpoint(checkpoint, "").remove()
+    seconds = time.perf_counter() - began
+    return Training(classifier, evaluation, len(pictures), seconds, ready.problems, ready.n_cached)
+
+
+def wishes(*, network: str, link: Link | None, epochs: int | None) -> dict[str, Any]:
+    """What was asked for of a recipe, checked before any data is read.
+
+    Raises:
+        ValueError: an unknown network, a link that no model file holds, or a number of epochs below 1.
+    """
+    if link is not None:
+        softmax_scale(link)
+    given = {"network": network, "link": link, "epochs": epochs}
+    recipe_for(("",), 1, grey=True, **given)
+    return given
+
+
+def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: Any) -> Recipe:
+    """The recipe that suits a data set, with any of its fields given; `None` is not given.
+
+    Few pictures are seen more often, in smaller batches. Pictures are moved a little, coloured ones more; those of
+    things are mirrored, those of digits and letters turned a little instead.
+
+    Raises:
+        ValueError: an unknown network, or a value out of range.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("network", FROM_SCRATCH[0]) not in FROM_SCRATCH:
+        raise ValueError(f"network must be one of {', '.join(FROM_SCRATCH)}, got {given['network']!r}")
+    shift = _GREY_SHIFT if grey else _COLOUR_SHIFT
+    moved = Augment(shift=shift, flip=True) if mirrors(classes) else Augment(shift=shift, turn=10, zoom=0.1)
+    n = max(n_pictures, 1)
+    suited = {
+        "augment": moved,
+        "epochs": min(max(_LEAST_EPOCHS, _SEEN // n), _MOST_EPOCHS),
+        "batch_size": 1 << min(max(n // _BATCHES, 16), 128).bit_length() - 1,
+    }
+    return Recipe(**{**suited, **given})
+
+
+def softmax_scale(link: Link) -> float:
+    """What logits are multiplied by for softmax to give the link's probabilities.
+
+    Raises:
+        ValueError: its probabilities are not a softmax of the logits: a model file cannot hold it.
+    """
+    match link:
+        case Softmax(t) | SoftMargin(temperature=t):
+            return 1 / t
+        case PseudoSoftmax(t):
+            return float(np.log(2)) / t
+    raise ValueError(
+        "link: a model file holds links whose probabilities are a softmax of the logits (softmax, soft_margin, "
+        f"pseudo_softmax), not {link!r}; luce.torch.train_network trains with any link"
+    )
+
+
+def _as_pictures(values: NDArray[Any], pixels: Backbone) -> torch.Tensor:
+    """Rows of pixels as (N, H, W, C) uint8, C being 1 for grey ones."""
+    height, width = pixels.preparation.height, pixels.preparation.width
+    return torch.from_numpy(values).reshape(len(values), height, width, values.shape[1] // (height * width))
+
+
+def _trained(
+    ready: Ready,
+    pictures: torch.Tensor,
+    options: Options,
+    recipe: Recipe,
+    checkpoint: Path | None,
+    resume: bool,
+    log: Path | None,
+    progress: Progress,
+    say: Say,
+) -> tuple[Classifier, NDArray[np.bool_]]:
+    """The network, and which pictures were kept from it."""
+    target = torch.from_numpy(ready.to_train.labels.astype(np.int64))
+    n_folds = min(_CALIBRATION_FOLDS, len(np.unique(ready.units)))
+    held = folds(ready.to_train.labels, n_folds, options.seed, ready.units) == 0 if n_folds > 1 else target.numpy() < 0
+    seen, kept = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+    weight = class_weights(ready.to_train, options.class_weight)
+    kept_state = None
+    if checkpoint is not None:
+        kept_state = Checkpoint(checkpoint, identity(recipe, pictures[seen], target[seen], options.seed))
+        if not resume:
+            kept_state.remove()
+
+    def on_epoch(line: dict[str, float]) -> None:
+        right = f", {line['accuracy']:.2%} of the calibration pictures right" if "accuracy" in line else ""
+        done = f"Epoch {line['epoch']:.0f} of {recipe.epochs}"
+        say(f"{done}: loss {line['loss']:.4f}{right}, {line['rate']:,.0f} pictures/s.")
+        if log is not None:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    model = train_network(
+        pictures[seen],
+        target[seen],
+        len(ready.to_train.classes),
+        recipe,
+        seed=options.seed,
+        class_weight=None if options.class_weight is None else torch.from_numpy(weight.astype(np.float32)),
+        validation=(pictures[kept], target[kept]),
+        checkpoint=kept_state,
+        on_step=lambda done, total: progress("Training the network", done, total),
+        on_epoch=on_epoch,
+    )
+    return model, held
+
+
+def _head(
+    model: Classifier,
+    backbone: Backbone,
+    ready: Ready,
+    pixels: Backbone,
+    options: Options,
+    scale: float,
+    held: NDArray[np.bool_],
+) -> tuple[Head, Ready]:
+    """The last layer with its temperature, and the data with the network's features."""
+    weight = class_weights(ready.to_train, options.class_weight)[ready.to_train.labels]
+    shift = prior_shift(ready.to_train, weight, options.prior)
+    weights = model.head.weight.detach().double().numpy() * scale
+    bias = model.head.bias.detach().double().numpy() * scale + shift
+    rough = Head(weights, bias - bias.mean(), 0.0, (), fit_temperature(np.zeros((0, len(bias))), np.zeros(0, np.int64)))
+    test, calibration = (
+        _features(backbone, pixels, values, options.threads) for values in (ready.test_values, ready.train_values[held])
+    )
+    logits = rough.logits(calibration) if len(calibration) else np.zeros((0, len(bias)))
+    target = ready.to_train.labels[held]
+    stated = np.exp(shift)[target] * weight[held]  # rows weighted to the stated prior
+    head = replace(rough, temperature=fit_temperature(logits, target, stated))
+    if len(test):
+        return head, replace(ready, test_values=test)
+    return head, replace(ready, train_values=_features(backbone, pixels, ready.train_values, options.threads))
+
+
+def _features(backbone: Backbone, pixels: Backbone, values: NDArray[Any], n_threads: int) -> NDArray[np.float32]:
+    """The network's features (N, D) of rows of pixels, as the model file computes them."""
+    session = open_session(backbone.graph)
+    pictures = _as_pictures(values, pixels).numpy()
+
+    def part(rows: Sequence[int]) -> Sequence[NDArray[np.generic]]:
+        batch = np.broadcast_to(pictures[rows[0] : rows[-1] + 1], (len(rows), *pictures.shape[1:3], 3))
+        return list(run(session, np.ascontiguousarray(batch))[0])
+
+    found = list(map_chunks(range(len(pictures)), part, chunk=_CHUNK, n_threads=n_threads))
+    return np.asarray(found, np.float32).reshape(len(pictures), backbone.n_features)

@@ -1,0 +1,66 @@
+"""How a network is trained: every choice in one frozen value, with defaults that suit small and middling pictures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from luce.links import Link, Softmax
+from luce.torch.augment import Augment
+
+Optimizer = Literal["adamw", "sgd"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        network: a name of `NETWORKS`.
+        link: whose loss is minimised; its temperature divides the logits in training.
+        epochs: passes over the pictures.
+        optimizer: "adamw" (Loshchilov & Hutter 2019, arXiv 1711.05101) or "sgd" with Nesterov's momentum 0.9. The
+            learning rate follows one cycle: up over the first quarter, down to nothing (Smith & Topin 2018, arXiv
+            1708.07120).
+        learning_rate: the highest one.
+        weight_decay: of matrices and filters; biases and norms have none.
+        batch_size: pictures of a step.
+        label_smoothing: share of each target that is spread evenly.
+        augment: how pictures are varied.
+        average: half-life in steps of the weights' running average, as a share of an epoch; 0 for none. The averaged
+            weights are what is measured and saved.
+        bfloat16: products in bfloat16 where the processor has instructions for them.
+    """
+
+    network: str = "cnn"
+    link: Link = field(default_factory=Softmax)
+    epochs: int = 10
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    batch_size: int = 128
+    label_smoothing: float = 0.0
+    augment: Augment = field(default_factory=Augment)
+    average: float = 0.25
+    bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 2)):
+            value = getattr(self, name)
+            if type(value) is not int or value < low:
+                raise ValueError(f"Recipe: {name} must be a whole number, at least {low}, got {value!r}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"Recipe: learning_rate must be positive, got {self.learning_rate!r}")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"Recipe: weight_decay must be at least 0, got {self.weight_decay!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"Recipe: label_smoothing must be at least 0 and below 1, got {self.label_smoothing!r}")
+        if not (math.isfinite(self.average) and self.average >= 0):
+            raise ValueError(f"Recipe: average must be at least 0, got {self.average!r}")
+        if self.optimizer not in ("adamw", "sgd"):
+            raise ValueError(f"Recipe: optimizer must be 'adamw' or 'sgd', got {self.optimizer!r}")
+
+    def record(self) -> dict[str, Any]:
+        """As JSON's kinds of values: what a model file and a checkpoint say of it."""
+        return {**asdict(self), "link": repr(self.link)}

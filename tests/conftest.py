@@ -6,6 +6,7 @@ import os
 
 # Before NumPy is imported: test processes share the cores, and BLAS threads that spin for one make all of them crawl.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so do torch's
 
 from collections.abc import Iterator
 from pathlib import Path

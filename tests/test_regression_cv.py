@@ -63,8 +63,8 @@ def test_losses_and_logits_are_those_of_fits_without_the_fold(link: Any, interce
         for f in range(4):
             held = fold == f
             expected = np.average(loss[held], weights=weight[held])
-            # the path is solved to 5e-5 of the loss at zero, and where the objective is least a loss on other rows still
-            # slopes: it is off by about the square root
+            # the path is solved to 5e-5 of the loss at zero, and where the objective is least a loss on other rows
+            # still slopes: it is off by about the square root
             assert model.losses_[f, i] == pytest.approx(expected, rel=2e-2)
         if c == model.C_:  # solved to 5e-6
             np.testing.assert_allclose(softmax(model.oof_logits_), softmax(z), atol=1e-2)

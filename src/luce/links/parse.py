@@ -20,7 +20,7 @@ def parse_link(text: str) -> Link:
         ValueError: an unknown name or parameter, or no number; the message lists what there is.
 
     >>> parse_link("soft-margin:margin=0.6")
-    SoftMargin(temperature=1.0, margin=0.6)
+    SoftMargin(margin=0.6, temperature=1.0)
     """
     from luce.links import LINKS
 

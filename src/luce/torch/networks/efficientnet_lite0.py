@@ -120,7 +120,7 @@ class EfficientNetLite0(nn.Module):
 
 def _load(network: EfficientNetLite0, channels: int) -> None:
     """Put the weights of ImageNet in. A grey picture counts as one whose three channels are equal."""
-    weights = {name: torch.from_numpy(values) for name, values in read_weights().items()}
+    weights = {name: torch.from_numpy(values.copy()) for name, values in read_weights().items()}
     if channels == 1:
         weights["_conv_stem.weight"] = weights["_conv_stem.weight"].sum(1, keepdim=True)
     for convolution_name, norm_name, module in network.convolutions():

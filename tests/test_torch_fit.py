@@ -1,0 +1,247 @@
+"""Networks trained on data sets: cut off and resumed, exported, measured, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+import luce
+from luce.cli import main
+from luce.errors import LuceError
+from luce.images import Preparation
+from luce.links import LINKS, SoftMargin, Softmax, Taylor, parse_link
+from luce.torch.augment import Augment, augment, mirrors
+from luce.torch.checkpoint import Checkpoint, identity
+from luce.torch.export import to_backbone
+from luce.torch.fit import FROM_SCRATCH, fit, recipe_for, softmax_scale
+from luce.torch.recipe import Recipe
+from luce.torch.trainer import Classifier, logits_of, one_cycle, train_network
+from luce.training import Options
+
+TURNED = Augment(shift=0.1, turn=10, zoom=0.1, flip=True, cutout=0.3)
+
+
+def digits(n: int = 200, side: int = 16) -> tuple[Tensor, Tensor]:
+    x, y = load_digits(return_X_y=True)
+    small = (x[:n].reshape(-1, 8, 8) * 15).astype(np.uint8)
+    return torch.from_numpy(small.repeat(side // 8, 1).repeat(side // 8, 2)[..., None]), torch.from_numpy(y[:n])
+
+
+def same(one: Classifier, other: Classifier) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Cut(Exception):
+    """In place of a kill."""
+
+
+@pytest.mark.parametrize("network", ["cnn", "moe"])
+@pytest.mark.parametrize("at", [7, 12])  # in the middle of an epoch, at the end of one
+def test_a_training_that_was_cut_off_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, at: int
+) -> None:
+    monkeypatch.setattr("luce.torch.trainer._SAVE_SECONDS", -1.0)  # after each step
+    x, y = digits()
+    recipe = Recipe(network=network, epochs=3, batch_size=32, augment=TURNED)
+    whole = train_network(x, y, 10, recipe)
+    keeper = Checkpoint(tmp_path / "state", identity(recipe, x, y, 0))
+
+    def cut(done: int, total: int) -> None:
+        assert total == 18
+        if done == at:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train_network(x, y, 10, recipe, checkpoint=keeper, on_step=cut)
+    steps: list[int] = []
+    resumed = train_network(x, y, 10, recipe, checkpoint=keeper, on_step=lambda done, _: steps.append(done))
+    assert steps == list(range(at, 19))
+    assert same(resumed, whole)
+    assert not same(train_network(x, y, 10, recipe, seed=1), whole)
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_every_link_trains(name: str) -> None:
+    x, y = digits(400)
+    losses: list[float] = []
+    recipe = Recipe(link=LINKS[name](), epochs=4, batch_size=32)
+    model = train_network(x, y, 10, recipe, on_epoch=lambda line: losses.append(line["loss"]))
+    assert losses[-1] < 0.6 * losses[0]
+    assert model.training is False
+    assert (logits_of(model, x).argmax(1) == y).double().mean() > 0.5
+
+
+@pytest.mark.parametrize("network", FROM_SCRATCH)
+def test_an_exported_network_agrees_with_torch(network: str) -> None:
+    x, y = digits(64)
+    model = train_network(x, y, 10, Recipe(network=network, epochs=1, batch_size=32))
+    backbone = to_backbone(model, network, Preparation(16, 16))
+    from luce.backbones import open_session, run
+
+    found = run(open_session(backbone.graph), x.expand(-1, -1, -1, 3).contiguous().numpy())[0]
+    with torch.no_grad():
+        expected = model.features(x).numpy()
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert b"/site-packages/" not in backbone.graph
+    assert b".py" not in backbone.graph
+
+
+def test_a_fit_gives_a_calibrated_model_file(tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe = Recipe(epochs=6, batch_size=32, link=SoftMargin(margin=0.6, temperature=2.0))
+    checkpoint, log = tmp_path / "state", tmp_path / "log"
+    result = fit("digits", Options(), recipe=recipe, checkpoint=checkpoint, log=log, say=said.append)
+    assert result.evaluation is not None
+    assert result.evaluation.metrics.accuracy.value > 0.9
+    assert result.classifier.card.calibration["method"] == "temperature"
+    assert result.classifier.card.training["network"]["link"] == repr(recipe.link)
+    assert not checkpoint.exists()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert sum(text.startswith("Epoch ") for text in said) == 6
+    result.classifier.save(tmp_path / "model.onnx")
+    assert main(["verify", str(tmp_path / "model.onnx")]) == 0
+    again = luce.load(tmp_path / "model.onnx")
+    assert again.classes == tuple("0123456789")
+
+
+def test_killed_in_the_command_line_and_resumed(tmp_path: Path) -> None:
+    words = ["train", "digits", "--network", "cnn", "--epochs", "3", "--no-report", "--threads", "1", "-o"]
+    one, other = tmp_path / "one.onnx", tmp_path / "other.onnx"
+    assert main([*words, str(one), "--quiet"]) == 0
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "luce", *words, str(other), "--log", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("Epoch 2"):  # its checkpoint is written before it is told
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    assert not other.exists()
+    assert main([*words, str(other), "--resume", "--log", str(log), "--quiet"]) == 0
+    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2, 3]
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    x, y = digits(64)
+    recipe = Recipe(epochs=1)
+    path = tmp_path / "state"
+    train_network(x, y, 10, recipe, checkpoint=Checkpoint(path, identity(recipe, x, y, 0)))
+    with pytest.raises(LuceError, match="of another training"):
+        train_network(x, y, 10, recipe, seed=1, checkpoint=Checkpoint(path, identity(recipe, x, y, 1)))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(LuceError, match="damaged; delete it"):
+        train_network(x, y, 10, recipe, checkpoint=Checkpoint(path, identity(recipe, x, y, 0)))
+
+
+def test_pictures_are_varied_by_the_generator_alone() -> None:
+    x = torch.randint(0, 256, (6, 12, 10, 3), dtype=torch.uint8)
+    seeded = torch.Generator().manual_seed
+    assert torch.equal(augment(x, Augment(), seeded(0)), x.float())
+    one, other = augment(x, TURNED, seeded(0)), augment(x, TURNED, seeded(0))
+    assert torch.equal(one, other)
+    assert not torch.equal(one, augment(x, TURNED, seeded(1)))
+    assert one.shape == x.shape
+    shifted = augment(x, Augment(shift=0.2), seeded(0))
+    assert all(set(a.unique().tolist()) <= set(b.unique().tolist()) for a, b in zip(shifted, x.float(), strict=True))
+    flipped = augment(x, Augment(flip=True), seeded(3))
+    assert all(torch.equal(a, b) or torch.equal(a, b.flip(1)) for a, b in zip(flipped, x.float(), strict=True))
+    assert mirrors(["cat", "dog"])
+    assert not mirrors(["0", "1", "a"])
+    assert not mirrors(["zero", "One"])
+
+
+def test_the_learning_rate_goes_up_and_down() -> None:
+    rates = [one_cycle(share) for share in np.linspace(0, 1, 101)]
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[0] < 0.05
+    assert rates[-1] == pytest.approx(0.0)
+    assert np.argmax(rates) == 25
+
+
+def test_a_recipe_suits_the_data() -> None:
+    few, many = recipe_for(("cat", "dog"), 500, grey=False), recipe_for(("0", "1"), 60_000, grey=True, epochs=3)
+    assert few.epochs > many.epochs == 3
+    assert few.batch_size < many.batch_size
+    assert few.augment.flip
+    assert not many.augment.flip
+    assert softmax_scale(Softmax(4.0)) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "epochs must be"),
+        ({"batch_size": 1}, "batch_size must be"),
+        ({"learning_rate": -1.0}, "learning_rate must be"),
+        ({"weight_decay": float("nan")}, "weight_decay must be"),
+        ({"label_smoothing": 1.0}, "label_smoothing must"),
+        ({"average": -1.0}, "average must be"),
+        ({"optimizer": "adam"}, "optimizer must be"),
+    ],
+)
+def test_wrong_recipes_are_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**wrong)
+
+
+@pytest.mark.parametrize("name", ["shift", "turn", "zoom", "cutout"])
+def test_wrong_augmentations_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must lie in"):
+        Augment(**{name: -0.1})  # type: ignore[arg-type]  # none of these names is the boolean one
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--link", "softmax"], "--link belongs to the training of a network"),
+        (["--epochs", "3"], "--epochs belongs to"),
+        (["--resume"], "--resume belongs to"),
+        (["--network", "cnn", "--resume"], "name it with --output"),
+        (["--network", "alexnet"], "network must be one of lenet, cnn"),
+        (["--network", "efficientnet_lite0"], "network must be one of lenet, cnn"),
+        (["--network", "cnn", "--link", "taylor"], "a model file holds links whose"),
+        (["--network", "cnn", "--link", "softmux"], "must be one of softmax, taylor"),
+        (["--network", "cnn", "--link", "softmax:margin=1"], "softmax takes temperature=NUMBER"),
+        (["--network", "cnn", "--link", "softmax:temperature=x"], "must be a number, got 'x'"),
+        (["--network", "cnn", "--epochs", "0"], "epochs must be a whole number"),
+    ],
+)
+def test_a_users_mistake_is_answered_in_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["train", "digits", *words]) == 2
+    told = capsys.readouterr().err.strip()
+    assert message in told
+    assert told.count("\n") == 0
+
+
+def test_without_torch_the_command_line_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("luce.cli.train.find_spec", lambda name: None if name == "torch" else found(name))
+    assert main(["train", "digits", "--network", "cnn"]) == 2
+    assert "pip install 'luce[torch]'" in capsys.readouterr().err
+
+
+def test_links_from_text() -> None:
+    assert parse_link("taylor:degree=4") == Taylor(degree=4)
+    assert parse_link("soft-margin:margin=0.6,temperature=4") == SoftMargin(margin=0.6, temperature=4.0)
+    for name, link in LINKS.items():
+        assert parse_link(name) == link()

@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from luce.backbones import open_backbone, open_session, run
 from luce.torch.networks import NETWORKS, build_network
+from luce.torch.networks.moe import Experts, Gate, squared_variation
+from luce.torch.networks.vit import linear_attention
 
 SMALL: dict[str, dict[str, Any]] = {
     "lenet": {},
@@ -125,3 +127,43 @@ def test_efficientnet_lite0_has_the_features_of_the_embedded_backbone() -> None:
     with torch.no_grad():
         found = network(x.permute(0, 3, 1, 2))[0].numpy()[-1280:]
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_linear_attention_is_the_explicit_sum_over_all_pairs() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, n, d, dtype=torch.float64) for n, d in ((5, 4), (7, 4), (7, 6)))
+    q, k = (functional.elu(t) + 1 for t in (query, key))
+    weights = torch.einsum("...nd,...md->...nm", q, k)
+    weights /= weights.sum(-1, keepdim=True)
+    torch.testing.assert_close(linear_attention(query, key, value), weights @ value)
+    network = build_network("vit", 1, 32, 32, n_channels=32, depth=2, attention="linear").eval()
+    assert torch.isfinite(network(digits(2)[0])).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gates_of_the_chosen_experts_sum_to_one(training: bool) -> None:
+    torch.manual_seed(0)
+    gate = Gate(6, 8, 3).train(training)
+    with torch.no_grad():
+        gate.weight.normal_()
+    gates = gate(torch.randn(50, 6))
+    assert ((gates > 0).sum(1) == 3).all()
+    torch.testing.assert_close(gates.sum(1), torch.ones(50))
+
+
+def test_even_use_of_the_experts_costs_least() -> None:
+    even, uneven = torch.full((4,), 5.0), torch.tensor([17.0, 1.0, 1.0, 1.0])
+    assert float(squared_variation(even)) == 0
+    assert float(squared_variation(uneven)) == pytest.approx(48 / 25)
+
+
+def test_in_evaluation_the_experts_give_what_they_give_in_training() -> None:
+    torch.manual_seed(0)
+    experts, gate = Experts(6, 8, 5, 4), Gate(6, 4, 2).eval()
+    with torch.no_grad():
+        gate.weight.normal_()
+    x = torch.randn(20, 6)
+    gates = gate(x)
+    torch.testing.assert_close(experts.train()(x, gates), experts.eval()(x, gates))
+    with pytest.raises(RuntimeError, match=r"call train\(\) and forward first"):
+        build_network("moe", 1, 32, 32).auxiliary_loss()  # type: ignore[operator]  # a method, though nn.Module's attributes are untyped

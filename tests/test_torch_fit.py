@@ -78,7 +78,7 @@ def test_every_link_trains(name: str) -> None:
     x, y = digits(400)
     losses: list[float] = []
     recipe = Recipe(link=LINKS[name](), epochs=4, batch_size=32)
-    model = train_network(x, y, 10, recipe, on_epoch=lambda line: losses.append(line["loss"]))
+    model = train_network(x, y, 10, recipe, on_epoch=lambda history: losses.append(history[-1]["loss"]))
     assert losses[-1] < 0.6 * losses[0]
     assert model.training is False
     assert (logits_of(model, x).argmax(1) == y).double().mean() > 0.5

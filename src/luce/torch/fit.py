@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from luce.backbones import Backbone, open_session, run
 from luce.calibration import fit_temperature
 from luce.datasets import Dataset, folds, open_dataset
+from luce.files import write_atomically
 from luce.links import Link, PseudoSoftmax, SoftMargin, Softmax
 from luce.parallel import map_chunks
 from luce.torch.augment import Augment, mirrors
@@ -187,13 +188,13 @@ def _trained(
         if not resume:
             kept_state.remove()
 
-    def on_epoch(line: dict[str, float]) -> None:
+    def on_epoch(history: tuple[dict[str, float], ...]) -> None:
+        if log is not None:  # whole each time: a kill loses no line and doubles none
+            write_atomically(log, "".join(json.dumps(line) + "\n" for line in history))
+        line = history[-1]
         right = f", {line['accuracy']:.2%} of the calibration pictures right" if "accuracy" in line else ""
         done = f"Epoch {line['epoch']:.0f} of {recipe.epochs}"
         say(f"{done}: loss {line['loss']:.4f}{right}, {line['rate']:,.0f} pictures/s.")
-        if log is not None:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
 
     model = train_network(
         pictures[seen],

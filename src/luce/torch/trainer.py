@@ -31,7 +31,7 @@ _MEASURED = 512  # pictures of a batch that is measured
 _SAVE_SECONDS = 30.0
 
 OnStep = Callable[[int, int], None]
-OnEpoch = Callable[[dict[str, float]], None]
+OnEpoch = Callable[[tuple[dict[str, float], ...]], None]
 
 
 class Classifier(nn.Module):
@@ -122,8 +122,8 @@ def train_network(
         validation: pictures and class ids to measure after each epoch.
         checkpoint: where the state is kept; if it holds one, training goes on from there.
         on_step: called with (steps done, steps in all) after each step.
-        on_epoch: called after each epoch with its number, loss, accuracy on `validation`, seconds and pictures a
-            second.
+        on_epoch: called after each epoch, and when a training goes on, with what is known of every epoch so far: its
+            number, loss, accuracy on `validation`, seconds and pictures a second.
 
     Returns:
         The classifier with averaged weights, in evaluation mode. It does not depend on `checkpoint` or on cuts.
@@ -139,6 +139,8 @@ def train_network(
     total = per_epoch * recipe.epochs
     run = _begin(recipe, pictures, n_classes, seed)
     _restore(run, checkpoint)
+    if run.history and on_epoch is not None:
+        on_epoch(run.history)
     loss_of = LinkLoss(recipe.link, weight=class_weight, label_smoothing=recipe.label_smoothing)
     saved = time.monotonic()
     with torch.random.fork_rng(devices=[]):
@@ -159,7 +161,7 @@ def train_network(
                 _save(run, checkpoint)
                 saved = time.monotonic()
             if on_epoch is not None:
-                on_epoch(run.history[-1])
+                on_epoch(run.history)
     return run.averaged.eval()
 
 

@@ -3,7 +3,8 @@
 Source: Shazeer et al. 2017, arXiv 1701.06538. In training the gates are noisy: of h = x W_g + N(0, 1) softplus(x W_n)
 the k largest are kept and softmax is taken over them. Without anything against it few experts would get all pictures,
 so the squared coefficients of variation of two sums over the batch are added to the loss: of the gates (importance),
-and of the probabilities that an expert is among the chosen under new noise (load). Gates are computed in float32.
+and of the probabilities that an expert is among the chosen if the noise is drawn again (load). Gates are computed in
+float32.
 """
 
 from __future__ import annotations

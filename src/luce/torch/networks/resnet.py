@@ -104,7 +104,8 @@ def build(
     """
     check_picture("resnet", channels, height, width, least=LEAST)
     if layers is None:
-        depth = depth or (20 if max(height, width) <= LARGEST_SMALL else 18)
+        if depth is None:
+            depth = 20 if max(height, width) <= LARGEST_SMALL else 18
         if depth not in DEPTHS:
             raise ValueError(f"resnet: depth must be one of {', '.join(map(str, sorted(DEPTHS)))}, got {depth!r}")
         layers, usual = DEPTHS[depth]

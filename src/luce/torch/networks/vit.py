@@ -120,7 +120,7 @@ class ViT(nn.Module):
         """Features (N, n_features) of pictures (N, C, H, W)."""
         tokens: Tensor = self.patches(self.edge(x)).flatten(2).transpose(1, 2)
         if self.class_token is not None:
-            tokens = torch.cat((self.class_token.expand(len(x), -1, -1), tokens), 1)
+            tokens = torch.cat((self.class_token.expand(x.shape[0], -1, -1), tokens), 1)
         tokens = self.norm(self.blocks(tokens + self.positions))
         return tokens.mean(1) if self.class_token is None else tokens[:, 0]
 

@@ -91,6 +91,8 @@ struct Table {
   void (*log_sigmoid)(const T* x, T* out, std::size_t n, const Parameters& p);
   // Cross-entropies of k independent questions, summed over each row; target (n, k) lies in [0, 1].
   typename MemberKernels<T>::SoftLoss sigmoid_loss;
+  // to (m) += the sums of the columns of from (n, m).
+  void (*add_columns)(const T* from, std::size_t n, std::size_t m, double* to);
   LinearKernels<T, std::uint8_t> linear_u8;
   LinearKernels<T, float> linear_f32;
   LinearKernels<T, double> linear_f64;

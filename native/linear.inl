@@ -39,31 +39,79 @@ inline void over_outputs(size_t m, Body body) {
   }
 }
 
+// Call body(constant) with 0 to kCount - 1. A plain loop over an array of vectors leaves it in memory.
+template <int kCount, class Body>
+[[gnu::always_inline]] inline void repeat(const Body& body) {
+  if constexpr (kCount > 0) {
+    repeat<kCount - 1>(body);
+    body(std::integral_constant<int, kCount - 1>());
+  }
+}
+
+// Of every 2 s places the first s hold sums of halves of `a`, the others of `b`.
+template <class T, int s>
+[[gnu::always_inline]] inline Vec<T> fold(Vec<T> a, Vec<T> b) {
+  constexpr int w = static_cast<int>(kWidth<T>);
+  VecInt<T> low, high;
+  for (int i = 0; i < w; ++i) {
+    low[i] = i & s ? w + i - s : i;
+    high[i] = i & s ? w + i : i + s;
+  }
+  return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+}
+
+// The sum of vector(i) in place i, each by halves; i is an integral constant.
+template <class T, int i = 0, int s = 1, class Vector>
+[[gnu::always_inline]] inline Vec<T> sums_of(const Vector& vector) {
+  if constexpr (s == kWidth<T>)
+    return vector(std::integral_constant<int, i>());
+  else
+    return fold<T, s>(sums_of<T, i, 2 * s>(vector), sums_of<T, i + s, 2 * s>(vector));
+}
+
+template <class T>
+inline T sum_of(Vec<T> v) {
+  return sums_of<T>([v](auto) { return v; })[0];
+}
+
+// Outputs by rows whose sums fill a vector.
+template <class T>
+constexpr int kAcross = kWidth<T> < 4 ? 1 : kWidth<T> / 4;
+template <class T>
+constexpr int kDown = kWidth<T> / kAcross<T>;
+
 template <int kRows, int kOutputs, class T, class X>
 inline void logits_tile(const X* x, const T* center, const T* matrix, const T* offset, T* z, size_t d,
-                        size_t m) {
+                        size_t m, const X* end) {
   constexpr size_t w = kWidth<T>;
   const size_t stride = luce::padded(d), whole = d / w * w;
-  Vec<T> sums[kRows][kOutputs] = {};
+  Vec<T> sums[kRows][kOutputs];
+  repeat<kOutputs>([&](auto q) { repeat<kRows>([&](auto r) { sums[r][q] = Vec<T>{offset[q]}; }); });
   const auto step = [&](size_t j, auto read) {
     const Vec<T> c = load(center + j);
     Vec<T> v[kRows];
-    for (int r = 0; r < kRows; ++r) v[r] = read(x + static_cast<size_t>(r) * d + j) - c;
-    for (int q = 0; q < kOutputs; ++q) {
+    repeat<kRows>([&](auto r) { v[r] = read(x + static_cast<size_t>(r) * d + j) - c; });
+    repeat<kOutputs>([&](auto q) {
       const Vec<T> a = load(matrix + static_cast<size_t>(q) * stride + j);
-      for (int r = 0; r < kRows; ++r) sums[r][q] = mul_add<T>(v[r], a, sums[r][q]);
-    }
+      repeat<kRows>([&](auto r) { sums[r][q] = mul_add<T>(v[r], a, sums[r][q]); });
+    });
   };
   for (size_t j = 0; j < whole; j += w) step(j, [](const X* p) { return load_as<T>(p); });
-  if (whole < d) step(whole, [rest = d - whole](const X* p) { return load_part_as<T>(p, rest); });
-  static_assert(kRows <= 4);
-  const auto row_of = [&](int r, int q) { return r < kRows ? sums[r < kRows ? r : 0][q] : Vec<T>{}; };
-  for (int q = 0; q < kOutputs; ++q) {
-    T four[4];
-    sums_of<T>(row_of(0, q), row_of(1, q), row_of(2, q), row_of(3, q), four);
-    for (int r = 0; r < kRows; ++r)
-      z[static_cast<size_t>(r) * m + static_cast<size_t>(q)] = four[r] + offset[q];
-  }
+  if (whole < d) step(whole, [rest = d - whole, end](const X* p) { return load_part_as<T>(p, rest, end); });
+  repeat<(kRows + kDown<T> - 1) / kDown<T>>([&](auto down) {
+    repeat<(kOutputs + kAcross<T> - 1) / kAcross<T>>([&](auto across) {
+      constexpr int row = down() * kDown<T>, first = across() * kAcross<T>;
+      T numbers[w];  // beyond the tile its last ones again
+      store(numbers, sums_of<T>([&](auto place) {
+              constexpr int r = row + place() / kAcross<T>, q = first + place() % kAcross<T>;
+              return sums[r < kRows ? r : kRows - 1][q < kOutputs ? q : kOutputs - 1];
+            }));
+      constexpr size_t count = std::min(kAcross<T>, kOutputs - first);
+      for (int r = 0; r < kDown<T> && row + r < kRows; ++r)
+        std::memcpy(z + static_cast<size_t>(row + r) * m + first, numbers + r * kAcross<T>,
+                    count * sizeof(T));
+    });
+  });
 }
 
 template <class T, class X>
@@ -74,7 +122,7 @@ void linear_logits(const X* x, const T* center, const T* matrix, const T* offset
     with_constant<kLogitRows>(std::min<size_t>(kLogitRows, n - row), [&](auto rows) {
       over_outputs<kLogitOutputs>(m, [&](size_t first, auto count) {
         logits_tile<rows(), count()>(x + row * d, center, matrix + first * stride, offset + first,
-                                     z + row * m + first, d, m);
+                                     z + row * m + first, d, m, x + n * d);
       });
     });
   }
@@ -120,10 +168,26 @@ void linear_gradient(const X* x, const T* center, const T* residual, double* gra
       if (rest >= tile)
         run([](const X* p, size_t at) { return load_as<T>(p + at); });
       else
-        run([rest](const X* p, size_t at) {
-          return at < rest ? load_part_as<T>(p + at, std::min(kWidth<T>, rest - at)) : splat(T(0));
+        run([rest, end = x + n * d](const X* p, size_t at) {
+          return at < rest ? load_part_as<T>(p + at, std::min(kWidth<T>, rest - at), end) : splat(T(0));
         });
     });
+  }
+}
+
+// A vector may reach into the next row, for nothing, but not beyond the last one.
+template <class T>
+void add_columns(const T* from, size_t n, size_t m, double* to) {
+  constexpr size_t w = kWidth<double>, chains = 4;
+  for (size_t j = 0; j < m; j += w) {
+    const size_t count = std::min(w, m - j), whole = n * m < j + w ? 0 : (n * m - j - w) / m + 1;
+    Vec<double> sums[chains] = {};
+    size_t row = 0;
+    for (; row + chains <= whole; row += chains)
+      for (size_t i = 0; i < chains; ++i) sums[i] += load_as<double>(from + (row + i) * m + j);
+    for (; row < n; ++row) sums[0] += load_part_as<double>(from + row * m + j, count, from + n * m);
+    const Vec<double> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    store_some(to + j, load_some(to + j, count, 0.0) + sum, count);
   }
 }
 
@@ -137,7 +201,7 @@ void linear_moments(const X* x, const T* center, const T* weight, double* first,
     for (size_t row = 0; row < n; ++row) {
       const X* from = x + row * d + j;
       __builtin_prefetch(from + n * d);
-      const Vec<T> a = (d - j >= w ? load_as<T>(from) : load_part_as<T>(from, d - j)) - c,
+      const Vec<T> a = (d - j >= w ? load_as<T>(from) : load_part_as<T>(from, d - j, x + n * d)) - c,
                    wa = a * weight[row];
       sum += wa;
       squares = mul_add<T>(wa, a, squares);

@@ -33,7 +33,7 @@ struct RowLoss {
 namespace linear {
 
 constexpr std::size_t kBlockBytes = 192 << 10;  // of features: they stay in the second cache
-constexpr std::size_t kRunRows = 256;           // at least, for a run of rows that adds up on its own
+constexpr std::size_t kRunRows = 256;           // about, for a run of rows that adds up on its own
 constexpr std::size_t kMostRuns = 32;           // the same for any number of threads: they change no result
 constexpr std::size_t kRunBytes = 16 << 20;     // of all sums together
 
@@ -70,13 +70,6 @@ struct Sums {
   std::vector<double> loss, grad, grad_offset;
 };
 
-// to (m) += the columns of from (n, m).
-template <class T>
-void add_columns(const T* __restrict from, std::size_t n, std::size_t m, double* __restrict to) {
-  for (std::size_t i = 0; i < n; ++i, from += m)
-    for (std::size_t j = 0; j < m; ++j) to[j] += static_cast<double>(from[j]);
-}
-
 template <class T, class X>
 void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Padded<T>& padded,
          std::size_t first, std::size_t last, Sums& sums) {
@@ -85,7 +78,8 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
   sums.loss.assign(b, 0);
   sums.grad.assign(m * padded.stride, 0);
   sums.grad_offset.assign(m, 0);
-  const std::size_t block = block_rows(rows);
+  const std::size_t most = block_rows(rows), blocks = (last - first + most - 1) / most;
+  const std::size_t block = ((last - first + blocks - 1) / blocks + 3) / 4 * 4;  // about equal ones
   std::vector<T> z(block * m), values(block * b), targets;
   std::vector<std::int64_t> classes;
   for (std::size_t row = first; row < last; row += block) {
@@ -111,8 +105,8 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
       }
       loss.by_distribution(z.data(), q, weight, values.data(), z.data(), n * b, k, loss.parameters);
     }
-    add_columns(values.data(), n, b, sums.loss.data());
-    add_columns(z.data(), n, m, sums.grad_offset.data());
+    table.add_columns(values.data(), n, b, sums.loss.data());
+    table.add_columns(z.data(), n, m, sums.grad_offset.data());
     kernels.gradient(x, padded.center.data(), z.data(), sums.grad.data(), n, rows.d, m);
   }
 }
@@ -127,7 +121,8 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
   const Padded<T> padded(rows.matrix, rows.center, rows.m, rows.d);
   const std::size_t bytes = (rows.m * padded.stride + 1) * sizeof(double);
   const std::size_t most = std::max<std::size_t>(8, std::min(kMostRuns, kRunBytes / bytes));
-  const std::size_t count = std::clamp<std::size_t>(rows.n / kRunRows, 1, most);
+  const std::size_t even = (rows.n / kRunRows + 1) / 2 * 2;  // two threads have as many each
+  const std::size_t count = std::clamp<std::size_t>(even, 1, most);
   std::vector<Sums> sums(count);
   split_rows(count, n_threads, 1, [&](std::size_t first, std::size_t last) {
     for (std::size_t i = first; i < last; ++i)

@@ -77,6 +77,7 @@ constexpr luce::Table<T> table() {
           sigmoid<T>,
           log_sigmoid<T>,
           sigmoid_loss<T>,
+          add_columns<T>,
           linear<T, std::uint8_t>(),
           linear<T, float>(),
           linear<T, double>()};

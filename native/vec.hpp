@@ -89,7 +89,15 @@ inline Vec<T> load_part(const T* p, std::size_t count, T fill) {
 // The first `count` numbers of `v`.
 template <class T>
 inline void store_part(T* p, Vec<T> v, std::size_t count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1);
+  if constexpr (sizeof(T) == sizeof(float))
+    _mm512_mask_storeu_ps(p, mask, (__m512)v);
+  else
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask), (__m512d)v);
+#else
   for (std::size_t i = 0; i < count; ++i) p[i] = v[i];
+#endif
 }
 
 // The same where `count` may be that of a whole vector.
@@ -209,6 +217,9 @@ inline Vec<T> load_as(const X* p) {
     typedef X From __attribute__((vector_size(kVectorBytes / sizeof(T) * sizeof(X))));
     From v;
     std::memcpy(&v, p, sizeof v);
+#if defined(__AVX512F__)  // in one go, where gcc takes two
+    if constexpr (sizeof(T) > sizeof(X)) return (Vec<T>)_mm512_maskz_cvtps_pd(0xff, (__m256)v);
+#endif
     return __builtin_convertvector(v, Vec<T>);
   }
 }
@@ -221,59 +232,14 @@ inline Vec<T> load_part_as(const X* p, std::size_t count) {
   return load_as<T>(buffer);
 }
 
-// The sum of the numbers of a vector, by halves.
-template <class T>
-inline T sum_of(Vec<T> v) {
-#if defined(__AVX2__)
-  if constexpr (sizeof(T) == sizeof(float)) {
-#if defined(__AVX512F__)
-    const __m256 half = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 0),
-                                      _mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 1));
-#else
-    const __m256 half = (__m256)v;
-#endif
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-  } else {
-#if defined(__AVX512F__)
-    const __m256d half = _mm256_add_pd(_mm512_maskz_extractf64x4_pd(0xf, (__m512d)v, 0),
-                                       _mm512_maskz_extractf64x4_pd(0xf, (__m512d)v, 1));
-#else
-    const __m256d half = (__m256d)v;
-#endif
-    const __m128d s = _mm_add_pd(_mm256_castpd256_pd128(half), _mm256_extractf128_pd(half, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
-  }
-#else
-  T s = v[0];
-  for (std::size_t i = 1; i < kWidth<T>; ++i) s += v[i];
-  return s;
-#endif
-}
-
-// The sums of four vectors.
-template <class T>
-inline void sums_of(Vec<T> a, Vec<T> b, Vec<T> c, Vec<T> d, T* out) {
-#if defined(__AVX2__)
-  if constexpr (sizeof(T) == sizeof(float)) {
-#if defined(__AVX512F__)
-    const auto halve = [](Vec<T> v) {
-      return _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 0),
-                           _mm512_maskz_extractf32x8_ps(0xff, (__m512)v, 1));
-    };
-#else
-    const auto halve = [](Vec<T> v) { return (__m256)v; };
-#endif
-    const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(halve(a), halve(b)), _mm256_hadd_ps(halve(c), halve(d)));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
-    return;
-  }
-#endif
-  out[0] = sum_of<T>(a);
-  out[1] = sum_of<T>(b);
-  out[2] = sum_of<T>(c);
-  out[3] = sum_of<T>(d);
+// The same, where the numbers up to `end` may be read: a whole vector costs less than a part of one.
+template <class T, class X>
+inline Vec<T> load_part_as(const X* p, std::size_t count, const X* end) {
+  if (end - p < static_cast<std::ptrdiff_t>(kWidth<T>)) [[unlikely]]
+    return load_part_as<T>(p, count);
+  VecInt<T> place;
+  for (std::size_t i = 0; i < kWidth<T>; ++i) place[i] = static_cast<typename VecTypes<T>::Int>(i);
+  return place < static_cast<typename VecTypes<T>::Int>(count) ? load_as<T>(p) : Vec<T>{};
 }
 
 // Write past the caches; `p` is aligned to a vector. `fence` before anyone else reads.

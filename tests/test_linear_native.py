@@ -22,7 +22,7 @@ FEATURES = ("uint8", "float32", "float64")
 FLOATS = ("float32", "float64")
 COLUMNS = (1, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100)
 OUTPUTS = (*range(1, 14), 24)
-ROWS = (1, 2, 3, 4, 5, 63, 64, 65, 300, 1000)
+ROWS = (1, 2, 3, 4, 5, 63, 64, 65, 257, 300, 513, 1000)
 LOSSES = {name: row_loss(link()) for name, link in LINKS.items()} | {
     # eps of spherical softmax at 1: at its usual 1e-3 a number near zero turns its loss by 1 / sqrt(eps)
     "spherical": row_loss(Spherical(eps=1.0)),
@@ -207,6 +207,20 @@ def test_logits_are_the_plain_products(features: str, dtype: str, isa: str) -> N
             _native.linear_logits(c.x, c.center, c.matrix, c.offset, out, 1)
             expected, size = plain_logits(c)
             assert (np.abs(out - expected) <= (d + 3) * c.precision * size).all(), (c.x.shape, m)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("features", ["float32", "float64"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_of_the_next_row_change_no_logit(number: float, features: str, dtype: str, isa: str) -> None:
+    for d in COLUMNS:
+        c = case(41, d, 5, features, dtype)
+        expected, found = np.empty((2, 41, 5), dtype)
+        _native.linear_logits(c.x, c.center, c.matrix, c.offset, expected, 1)
+        c.x[1::2] = number
+        _native.linear_logits(c.x, c.center, c.matrix, c.offset, found, 1)
+        assert found[::2].tobytes() == expected[::2].tobytes(), d
+        assert not np.isfinite(found[1::2]).any()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

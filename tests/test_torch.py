@@ -10,7 +10,7 @@ import functools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import entmax
@@ -36,14 +36,6 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 # What may differ: a few roundings of the dtype that is computed in, then one of the dtype of the result.
 TOLERANCE = {"float64": 1e-13, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
 SHAPES = [(3, 5), (7,), (2, 3, 4), (), (0, 3), (3, 0), (1, 1)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def ids(x: Any, axis: int = -1) -> Any:

@@ -108,7 +108,7 @@ def test_a_fit_gives_a_calibrated_model_file(tmp_path: Path) -> None:
     assert result.evaluation.metrics.accuracy.value > 0.9
     assert result.classifier.card.calibration["method"] == "temperature"
     assert result.classifier.card.training["network"]["link"] == repr(recipe.link)
-    assert not checkpoint.exists()
+    assert checkpoint.exists()  # until the model is saved
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert sum(text.startswith("Epoch ") for text in said) == 6
@@ -135,6 +135,34 @@ def test_killed_in_the_command_line_and_resumed(tmp_path: Path) -> None:
     assert main([*words, str(other), "--resume", "--log", str(log), "--quiet"]) == 0
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2, 3]
     assert one.read_bytes() == other.read_bytes()
+    assert not other.with_suffix(".checkpoint").exists()
+
+
+def test_nothing_is_lost_by_a_training_that_forgets_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, state = tmp_path / "m.onnx", tmp_path / "m.checkpoint"
+    words = ["train", "digits", "--network", "cnn", "--epochs", "1", "--no-report", "-o", str(model)]
+
+    def full(*_: object) -> None:
+        raise LuceError("the disk is full")
+
+    with monkeypatch.context() as during:
+        during.setattr(luce.ImageClassifier, "save", full)
+        assert main([*words, "--quiet"]) == 1
+    kept = state.read_bytes()
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "m.checkpoint holds a training that was cut off: go on with --resume" in capsys.readouterr().err
+    assert state.read_bytes() == kept
+    threads = torch.get_num_threads()
+    assert main([*words, "--resume"]) == 0  # nothing is left to train
+    assert model.exists()
+    assert not state.exists()
+    assert torch.get_num_threads() == threads
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 0
+    assert "to go on from: the training begins anew" in capsys.readouterr().err
 
 
 def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path) -> None:
@@ -213,6 +241,7 @@ def test_wrong_augmentations_are_named(name: str) -> None:
         (["--epochs", "3"], "--epochs belongs to"),
         (["--resume"], "--resume belongs to"),
         (["--network", "cnn", "--resume"], "name it with --output"),
+        (["--network", "cnn", "--backbone", "none"], "give one of them"),
         (["--network", "alexnet"], "network must be one of lenet, cnn"),
         (["--network", "efficientnet_lite0"], "network must be one of lenet, cnn"),
         (["--network", "cnn", "--link", "taylor"], "a model file holds links whose"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -38,14 +38,6 @@ NONE: dict[str, dict[str, Any]] = {
 MARGINS = [name for name in FULL if name != "linear"]
 ANGULAR = ["large_margin", "sphereface", "cosface", "arcface"]
 TARGET = torch.tensor([0, 3, 1, 2, 3])
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def head(name: str, n_features: int = D, n_classes: int = K, **options: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,6 @@ from luce.torch import LinkLoss, LinkProbabilities
 F: Any = nn.functional
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 REDUCTIONS: tuple[Any, ...] = ("none", "mean", "sum")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def link(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "moe": {"width_factor": 0.5},
     "efficientnet_lite0": {"pretrained": False},
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def built(name: str, *size: int, **options: Any) -> Any:

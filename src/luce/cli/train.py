@@ -97,12 +97,15 @@ def train(
         max_pixels=max_pixels,
         max_unreadable=max_unreadable,
     )
-    fit = _fit_of_network(network, link, epochs, output, log, resume=resume) or training.fit
+    checkpoint = output.with_suffix(".checkpoint") if output and network else None
+    fit = _fit_of_network(network, link, epochs, backbone, checkpoint, log, resume=resume) or training.fit
     with reporter(quiet=quiet) as console:
         result = fit(data, options, progress=console.progress, say=console.say)
         interrupt.check()
         if output is not None:
             result.classifier.save(output)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
         if report is not None:
             from luce.files import write_atomically
             from luce.report import training_report
@@ -116,7 +119,14 @@ def train(
 
 
 def _fit_of_network(
-    network: str | None, link: str | None, epochs: int | None, output: Path | None, log: Path | None, *, resume: bool
+    network: str | None,
+    link: str | None,
+    epochs: int | None,
+    backbone: str | None,
+    checkpoint: Path | None,
+    log: Path | None,
+    *,
+    resume: bool,
 ) -> Any:
     """What trains the network that was asked for, if one was."""
     if network is None:
@@ -124,9 +134,11 @@ def _fit_of_network(
             if value:
                 raise ValueError(f"{option} belongs to the training of a network: add --network, such as --network cnn")
         return None
+    if backbone is not None:
+        raise ValueError("--network trains from scratch and --backbone names a frozen network: give one of them")
     if find_spec("torch") is None:
         raise ValueError("--network needs PyTorch, which is not installed: pip install 'luce[torch]'")
-    if resume and output is None:
+    if resume and checkpoint is None:
         raise ValueError("--resume goes on from the state beside the model file: name it with --output")
     from luce.files import check_writable
     from luce.links import parse_link
@@ -137,7 +149,7 @@ def _fit_of_network(
     return functools.partial(
         fit,
         wanted=wishes(network=network, link=None if link is None else parse_link(link), epochs=epochs),
-        checkpoint=output and output.with_suffix(".checkpoint"),
+        checkpoint=checkpoint,
         resume=resume,
         log=log,
     )

@@ -217,7 +217,7 @@ def solve(
         deviation: (D,) standard deviation of each feature, 0 for a constant one.
         features: the spectrum of the features in units of the penalty's scale; computed if not given.
         start: weights (B, K, D) and bias (B, K) to start from; zeros without.
-        after: of an earlier solve that did not prove, of the same rows: what it learned serves here.
+        after: of an earlier solve of the same rows: what it learned serves here.
         tol: a problem is done when its gap is proven to be at most `tol` times its value; where nothing can be proven
             (no penalty, or a loss that is not convex) when the predicted decrease is. Without `prove` when the
             predicted decrease is at most `tol` times the value at zero, which says how much of all there is to gain
@@ -278,11 +278,12 @@ class _Search:
         """Look at zero, which a proof needs in float64, and at the start."""
         self.features = self.exact_features.at(dtype)
         rows, strength = self.problem.rows, self.problem.penalty.strength
-        if after is None:
-            self.zero, self.zero_grad = self.problem(zeros, np.float64 if self.exact else dtype)
-        else:
+        known = after is not None and not self.exact
+        if after is not None and known:
             self.zero, self.zero_grad = after.value, after.grad
-        at = Point(zeros, self.zero, self.zero_grad, n_passes=int(after is None))
+        else:
+            self.zero, self.zero_grad = self.problem(zeros, np.float64 if self.exact else dtype)
+        at = Point(zeros, self.zero, self.zero_grad, n_passes=int(not known))
         if start is not None:
             weights, bias = start
             if rows.loss.shifts:

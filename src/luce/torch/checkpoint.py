@@ -62,10 +62,6 @@ class Checkpoint:
         state: dict[str, Any] = content["state"]
         return state
 
-    def remove(self) -> None:
-        """Delete the file, if there is one."""
-        self.path.unlink(missing_ok=True)
-
 
 def identity(recipe: Recipe, pictures: Tensor, target: Tensor, seed: int) -> str:
     """What makes two trainings the same: data, recipe, seed, number of threads and version of torch."""

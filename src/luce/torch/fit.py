@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ def fit(
         options: how the data is split, weighted and read; its `backbone` is not used.
         recipe: how the network is trained; by default `recipe_for` the data.
         wanted: without a recipe, fields of it that are given, such as `{"network": "lenet", "epochs": 5}`.
-        checkpoint: where the state is kept while training; it is deleted at the end.
-        resume: go on from what `checkpoint` holds; without it an old one is overwritten.
+        checkpoint: where the state is kept; whoever calls deletes it once the classifier is saved.
+        resume: go on from what `checkpoint` holds.
         log: a file that gets a line of JSON for each epoch.
         progress: called with (stage, done, total).
         say: called with sentences for the user.
@@ -71,13 +72,19 @@ def fit(
 
     Raises:
         DataError: the data cannot be used.
-        ValueError: the recipe does not suit the data, or its link's probabilities are not a softmax of the logits.
+        ValueError: the recipe does not suit the data, its link's probabilities are not a softmax of the logits, or
+            `checkpoint` is there and not to be resumed.
         LuceError: the checkpoint cannot be used.
     """
     began = time.perf_counter()
     options = options or Options()
     progress, say = progress or (lambda *_: None), say or (lambda _sentence: None)
-    torch.set_num_threads(options.threads)
+    if checkpoint is not None and checkpoint.exists() != resume:
+        if not resume:
+            raise ValueError(
+                f"{checkpoint} holds a training that was cut off: go on with --resume (resume=True), or delete it"
+            )
+        say(f"There is no {checkpoint} to go on from: the training begins anew.")
     dataset = open_dataset(data, progress=progress)
     options.check_names(dataset.classes)
     pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
@@ -89,7 +96,7 @@ def fit(
         f"{len(pictures):,} pictures to train on, {len(ready.to_measure):,} held out, {len(dataset.classes)} classes; "
         f"network {recipe.network}, {recipe.epochs} epochs."
     )
-    model, held = _trained(ready, pictures, options, recipe, checkpoint, resume, log, progress, say)
+    model, held = _trained(ready, pictures, options, recipe, checkpoint, log, progress, say)
     backbone = to_backbone(model, f"network:{recipe.network}", pixels.preparation)
     head, ready = _head(model, backbone, ready, pixels, options, scale, held)
     if head.temperature.note:
@@ -100,8 +107,6 @@ def fit(
     card = replace(card, training={**record, "network": recipe.record()})
     shown = (ready.to_measure, ready.test_values) if evaluation else (ready.to_train, ready.train_values)
     classifier = assemble(*shown, backbone, head, card, options.max_pixels)
-    if checkpoint is not None:
-        Checkpoint(checkpoint, "").remove()
     seconds = time.perf_counter() - began
     return Training(classifier, evaluation, len(pictures), seconds, ready.problems, ready.n_cached)
 
@@ -159,6 +164,17 @@ def softmax_scale(link: Link) -> float:
     )
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _as_pictures(values: NDArray[Any], pixels: Backbone) -> torch.Tensor:
     """Rows of pixels as (N, H, W, C) uint8, C being 1 for grey ones."""
     height, width = pixels.preparation.height, pixels.preparation.width
@@ -171,7 +187,6 @@ def _trained(
     options: Options,
     recipe: Recipe,
     checkpoint: Path | None,
-    resume: bool,
     log: Path | None,
     progress: Progress,
     say: Say,
@@ -182,11 +197,6 @@ def _trained(
     held = folds(ready.to_train.labels, n_folds, options.seed, ready.units) == 0 if n_folds > 1 else target.numpy() < 0
     seen, kept = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
     weight = class_weights(ready.to_train, options.class_weight)
-    kept_state = None
-    if checkpoint is not None:
-        kept_state = Checkpoint(checkpoint, identity(recipe, pictures[seen], target[seen], options.seed))
-        if not resume:
-            kept_state.remove()
 
     def on_epoch(history: tuple[dict[str, float], ...]) -> None:
         if log is not None:  # whole each time: a kill loses no line and doubles none
@@ -196,18 +206,22 @@ def _trained(
         done = f"Epoch {line['epoch']:.0f} of {recipe.epochs}"
         say(f"{done}: loss {line['loss']:.4f}{right}, {line['rate']:,.0f} pictures/s.")
 
-    model = train_network(
-        pictures[seen],
-        target[seen],
-        len(ready.to_train.classes),
-        recipe,
-        seed=options.seed,
-        class_weight=None if options.class_weight is None else torch.from_numpy(weight.astype(np.float32)),
-        validation=(pictures[kept], target[kept]),
-        checkpoint=kept_state,
-        on_step=lambda done, total: progress("Training the network", done, total),
-        on_epoch=on_epoch,
-    )
+    with threads(options.threads):
+        state = None
+        if checkpoint is not None:
+            state = Checkpoint(checkpoint, identity(recipe, pictures[seen], target[seen], options.seed))
+        model = train_network(
+            pictures[seen],
+            target[seen],
+            len(ready.to_train.classes),
+            recipe,
+            seed=options.seed,
+            class_weight=None if options.class_weight is None else torch.from_numpy(weight.astype(np.float32)),
+            validation=(pictures[kept], target[kept]),
+            checkpoint=state,
+            on_step=lambda done, total: progress("Training the network", done, total),
+            on_epoch=on_epoch,
+        )
     return model, held
 
 

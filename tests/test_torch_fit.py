@@ -242,8 +242,8 @@ def test_wrong_augmentations_are_named(name: str) -> None:
         (["--resume"], "--resume belongs to"),
         (["--network", "cnn", "--resume"], "name it with --output"),
         (["--network", "cnn", "--backbone", "none"], "give one of them"),
-        (["--network", "alexnet"], "network must be one of lenet, cnn"),
-        (["--network", "efficientnet_lite0"], "network must be one of lenet, cnn"),
+        (["--network", "alexnet"], "network: must be one of lenet, cnn"),
+        (["--network", "efficientnet_lite0"], "network: must be one of lenet, cnn"),
         (["--network", "cnn", "--link", "taylor"], "a model file holds links whose"),
         (["--network", "cnn", "--link", "softmux"], "must be one of softmax, taylor"),
         (["--network", "cnn", "--link", "softmax:margin=1"], "softmax takes temperature=NUMBER"),
@@ -264,7 +264,7 @@ def test_without_torch_the_command_line_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr("luce.cli.train.find_spec", lambda name: None if name == "torch" else found(name))
+    monkeypatch.setattr("luce.cli.console.find_spec", lambda name: None if name == "torch" else found(name))
     assert main(["train", "digits", "--network", "cnn"]) == 2
     assert "pip install 'luce[torch]'" in capsys.readouterr().err
 

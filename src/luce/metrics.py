@@ -6,6 +6,8 @@ first. Shapes: N rows, K classes. Intervals are 95 %.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +95,19 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
     low = 0.0 if successes == 0 else center - half
     high = 1.0 if successes == n else center + half
     return float(max(low, 0.0)), float(min(high, 1.0))
+
+
+def t_interval(values: Sequence[float]) -> Estimate | None:
+    """Mean with its 95 % interval after Student; without values None, with one an interval without bounds."""
+    if not values:
+        return None
+    mean = float(np.mean(values))
+    if len(values) == 1 or not math.isfinite(mean):
+        return Estimate(mean, -math.inf, math.inf)
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return Estimate(mean, mean - half, mean + half)
 
 
 def accuracy(probabilities: ArrayLike, target: ArrayLike) -> Estimate:

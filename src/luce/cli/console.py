@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from cyclopts import Parameter
@@ -141,6 +142,16 @@ def named_numbers(option: str, text: str) -> dict[str, float]:
         if not equals or not name.strip():
             raise ValueError(f"{option}: expected NAME=NUMBER,NAME=NUMBER, got {part!r}")
     return values
+
+
+def needs_torch(what: str) -> None:
+    """Say how to install PyTorch where it is missing.
+
+    Raises:
+        ValueError: it is.
+    """
+    if find_spec("torch") is None:
+        raise ValueError(f"{what} needs PyTorch, which is not installed: pip install 'luce[torch]'")
 
 
 def print_metrics(metrics: Metrics, temperature: float, pictures: str) -> None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from luce.cli import interrupt
-from luce.cli.console import Json, Quiet, Threads, file_size, named_numbers, print_json, print_metrics, reporter
+from luce.cli.console import (
+    Json,
+    Quiet,
+    Threads,
+    file_size,
+    named_numbers,
+    needs_torch,
+    print_json,
+    print_metrics,
+    reporter,
+)
 
 EXAMPLES = (
     ("luce train photos -o pets.onnx", "photos/cat/1.jpg, photos/dog/2.jpg, …"),
@@ -136,19 +145,21 @@ def _fit_of_network(
         return None
     if backbone is not None:
         raise ValueError("--network trains from scratch and --backbone names a frozen network: give one of them")
-    if find_spec("torch") is None:
-        raise ValueError("--network needs PyTorch, which is not installed: pip install 'luce[torch]'")
+    needs_torch("--network")
     if resume and checkpoint is None:
         raise ValueError("--resume goes on from the state beside the model file: name it with --output")
     from luce.files import check_writable
     from luce.links import parse_link
-    from luce.torch.fit import fit, wishes
+    from luce.torch.fit import fit, softmax_scale, wishes
 
     if log is not None:
         check_writable(log)
+    parsed = None if link is None else parse_link(link)
+    if parsed is not None:
+        softmax_scale(parsed)  # says whether a model file can hold it
     return functools.partial(
         fit,
-        wanted=wishes(network=network, link=None if link is None else parse_link(link), epochs=epochs),
+        wanted=wishes(network=network, link=parsed, epochs=epochs),
         checkpoint=checkpoint,
         resume=resume,
         log=log,

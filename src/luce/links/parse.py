@@ -14,7 +14,6 @@ def parse_link(text: str) -> Link:
     Args:
         text: a name of `LINKS`, then perhaps a colon and parameters as `name=number`, separated by commas. Hyphens
             count as underscores.
-        links: `LINKS`.
 
     Raises:
         ValueError: an unknown name or parameter, or no number; the message lists what there is.
@@ -25,18 +24,15 @@ def parse_link(text: str) -> Link:
     from luce.links import LINKS
 
     links = cast(dict[str, Any], LINKS)
-    name, _, rest = text.partition(":")
-    name = name.strip().replace("-", "_")
+    name, parameters = split_spec("link", text)
     if name not in links:
         raise ValueError(f"link: must be one of {', '.join(links)}, got {name!r}")
     known = {field.name: field.default for field in fields(links[name])}
     given: dict[str, float | int] = {}
-    for part in rest.split(",") if rest else ():
-        key, equals, value = part.partition("=")
-        key = key.strip().replace("-", "_")
-        if key not in known or not equals:
+    for key, value in parameters.items():
+        if key not in known:
             raise ValueError(
-                f"link: {name} takes {', '.join(f'{k}=NUMBER' for k in known)}, separated by commas, got {part!r}"
+                f"link: {name} takes {', '.join(f'{k}=NUMBER' for k in known)}, separated by commas, got {key!r}"
             )
         given[key] = _number(name, key, value, whole=type(known[key]) is int)
     missing = [key for key, default in known.items() if default is MISSING and key not in given]
@@ -44,6 +40,44 @@ def parse_link(text: str) -> Link:
         raise ValueError(f"link: {name} needs {missing[0]}=NUMBER")
     link: Link = links[name](**given)
     return link
+
+
+def split_spec(what: str, text: str) -> tuple[str, dict[str, str]]:
+    """A name and its parameters from `name:key=value,key=value`, hyphens of names and keys as underscores.
+
+    Args:
+        what: is named, for the message.
+        text: as it was typed.
+
+    Raises:
+        ValueError: a parameter is written in another way.
+
+    >>> split_spec("network", "resnet:depth=20")
+    ('resnet', {'depth': '20'})
+    """
+    name, _, rest = text.partition(":")
+    parameters = {}
+    for part in rest.split(",") if rest else ():
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"{what}: expected NAME:KEY=VALUE,KEY=VALUE, got {part!r} in {text!r}")
+        parameters[key.strip().replace("-", "_")] = value.strip()
+    return name.strip().replace("-", "_"), parameters
+
+
+def split_specs(text: str) -> list[str]:
+    """Several specs separated by commas; a `key=value` goes on with the parameters of the one before it.
+
+    >>> split_specs("softmax,taylor:degree=2,temperature=4,sparsemax")
+    ['softmax', 'taylor:degree=2,temperature=4', 'sparsemax']
+    """
+    specs: list[str] = []
+    for part in text.split(","):
+        if specs and "=" in part and ":" not in part:
+            specs[-1] += f",{part.strip()}"
+        else:
+            specs.append(part.strip())
+    return specs
 
 
 def _number(name: str, key: str, text: str, *, whole: bool) -> float | int:

@@ -1,7 +1,8 @@
-"""Pictures varied as they are trained on: moved, turned, zoomed, mirrored, partly covered.
+"""Pictures varied as they are trained on: moved, turned, zoomed, mirrored, recoloured, partly covered, mixed.
 
 Everything is drawn from the generator that the caller seeds for each step, so that a step can be done again exactly.
-Covering a square is cutout (DeVries & Taylor 2017, arXiv 1708.04552).
+Covering a square is cutout (DeVries & Taylor 2017, arXiv 1708.04552). Mixing two pictures and their targets is mixup
+(Zhang et al. 2018, arXiv 1710.09412), a rectangle of one put into the other cutmix (Yun et al. 2019, arXiv 1905.04899).
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+_SHARES = (("colour", 0.9), ("cutout", 1.0), ("mixup", 100.0), ("cutmix", 100.0))
 _NUMBER_WORDS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
 
 
@@ -26,17 +29,24 @@ class Augment:
         turn: greatest turn either way, in degrees.
         zoom: greatest change of size either way, as a share.
         flip: whether half of the pictures are mirrored left to right.
+        colour: greatest change of brightness, contrast and saturation either way, as a share.
         cutout: side of a square that is covered with the batch's mean, as a share of the side.
+        mixup: alpha of the Beta distribution from which the share of the other picture is drawn.
+        cutmix: the same for the area of the rectangle that comes from the other picture; with `mixup` too, each batch
+            takes one of the two.
     """
 
     shift: float = 0.0
     turn: float = 0.0
     zoom: float = 0.0
     flip: bool = False
+    colour: float = 0.0
     cutout: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, most in (("shift", 0.5), ("turn", 180.0), ("zoom", 0.9), ("cutout", 1.0)):
+        for name, most in (("shift", 0.5), ("turn", 180.0), ("zoom", 0.9), *_SHARES):
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise ValueError(f"Augment: {name} must lie in 0 … {most:g}, got {value!r}")
@@ -66,6 +76,8 @@ def augment(pictures: Tensor, how: Augment, generator: torch.Generator) -> Tenso
     if how.flip:
         mirrored = torch.rand(n, generator=generator) < 0.5
         varied[mirrored] = varied[mirrored].flip(2)
+    if how.colour:
+        varied = _recoloured(varied, how.colour, generator)
     if how.cutout:
         mean = varied.mean(dim=(0, 1, 2))
         inside = (
@@ -73,6 +85,52 @@ def augment(pictures: Tensor, how: Augment, generator: torch.Generator) -> Tenso
         )
         varied = torch.where(inside[..., None], mean, varied)
     return varied
+
+
+def mix(pictures: Tensor, target: Tensor, how: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mix each picture of a batch, and its target, with the one before it.
+
+    Args:
+        pictures: (N, H, W, C) float32; changed.
+        target: (N, K) distributions.
+        how: its `mixup` and `cutmix`.
+        generator: decides; the same state gives the same result.
+
+    Returns:
+        Both, of the same shapes.
+    """
+    n, height, width, _ = pictures.shape
+    cut = how.cutmix > 0 and (how.mixup == 0 or bool(torch.rand((), generator=generator) < 0.5))
+    alpha = how.cutmix if cut else how.mixup
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    share = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, n).astype(np.float32))
+    if cut:
+        inside = _rectangle(n, height, width, share.sqrt(), generator)
+        share = inside.float().mean((1, 2))
+        mixed = torch.where(inside[..., None], pictures.roll(1, 0), pictures)
+    else:
+        mixed = torch.lerp(pictures, pictures.roll(1, 0), share.view(n, 1, 1, 1))
+    return mixed, torch.lerp(target, target.roll(1, 0), share[:, None].to(target.dtype))
+
+
+def _recoloured(pictures: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast around the picture's mean, saturation around its grey."""
+    brightness, contrast, saturation = 1 + most * (torch.rand(3, len(pictures), 1, 1, 1, generator=generator) * 2 - 1)
+    bright = pictures * brightness
+    mean = bright.mean((1, 2, 3), keepdim=True)
+    contrasted = torch.lerp(mean, bright, contrast)
+    grey = contrasted.mean(3, keepdim=True)
+    return torch.lerp(grey, contrasted, saturation).clamp_(0, 255)
+
+
+def _rectangle(n: int, height: int, width: int, side: Tensor, generator: torch.Generator) -> Tensor:
+    """Which pixels (n, height, width) lie in a rectangle at a random place, its sides so large a share of theirs."""
+    rows, columns = (_span(torch.rand(n, 1, generator=generator), length, side[:, None]) for length in (height, width))
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _span(middle: Tensor, length: int, share: Tensor) -> Tensor:
+    return ((torch.arange(length) + 0.5) / length - middle).abs() < share / 2
 
 
 def _shifted(pictures: Tensor, share: float, generator: torch.Generator) -> Tensor:

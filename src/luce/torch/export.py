@@ -61,7 +61,7 @@ def to_backbone(model: Classifier, name: str, preparation: Preparation) -> Backb
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]  # where in which file each node came from: the maker's own paths
-    d = int(model.head.in_features)
+    d = model.head.linear()[0].shape[1]
     shape: list[str | int | None] = ["batch", preparation.height, preparation.width, 3]
     del graph.input[:], graph.output[:]
     graph.input.append(helper.make_tensor_value_info("images", TensorProto.UINT8, shape))

@@ -20,12 +20,14 @@ from luce.calibration import fit_temperature
 from luce.datasets import Dataset, folds, open_dataset
 from luce.files import write_atomically
 from luce.links import Link, PseudoSoftmax, SoftMargin, Softmax
+from luce.links.parse import split_spec
 from luce.parallel import map_chunks
 from luce.torch.augment import Augment, mirrors
 from luce.torch.checkpoint import Checkpoint, identity
 from luce.torch.export import to_backbone
 from luce.torch.networks import NETWORKS
-from luce.torch.recipe import Recipe
+from luce.torch.recipe import Recipe, parse_settings
+from luce.torch.spec import check_specs
 from luce.torch.trainer import Classifier, train_network
 from luce.training import Options, Training
 from luce.training.assemble import assemble, make_card
@@ -89,7 +91,7 @@ def fit(
     options.check_names(dataset.classes)
     pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
     ready = make_ready(dataset, pixels, options, progress, say)
-    pictures = _as_pictures(ready.train_values, pixels)
+    pictures = as_pictures(ready.train_values, pixels)
     recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **(wanted or {}))
     scale = softmax_scale(recipe.link)
     say(
@@ -111,21 +113,36 @@ def fit(
     return Training(classifier, evaluation, len(pictures), seconds, ready.problems, ready.n_cached)
 
 
-def wishes(*, network: str, link: Link | None, epochs: int | None) -> dict[str, Any]:
+def wishes(
+    *,
+    network: str,
+    link: Link | None = None,
+    head: str | None = None,
+    epochs: int | None = None,
+    settings: str | None = None,
+) -> dict[str, Any]:
     """What was asked for of a recipe, checked before any data is read.
 
+    Args:
+        network: of the recipe, with its options.
+        link: of the recipe.
+        head: of the recipe, with its options.
+        epochs: of the recipe.
+        settings: others as text, see `parse_settings`.
+
     Raises:
-        ValueError: an unknown network, a link that no model file holds, or a number of epochs below 1.
+        ValueError: an unknown network, head or setting, or a value out of range.
     """
-    if link is not None:
-        softmax_scale(link)
-    given = {"network": network, "link": link, "epochs": epochs}
+    given = {"network": network, "link": link, "head": head, "epochs": epochs}
+    given |= parse_settings(settings) if settings else {}
     recipe_for(("",), 1, grey=True, **given)
     return given
 
 
 def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: Any) -> Recipe:
     """The recipe that suits a data set, with any of its fields given; `None` is not given.
+
+    An `augment` may also be a mapping: these fields of it are given, the others suit the data.
 
     Few pictures are seen more often, in smaller batches. Pictures are moved a little, coloured ones more; those of
     things are mirrored, those of digits and letters turned a little instead.
@@ -134,10 +151,13 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
         ValueError: an unknown network, or a value out of range.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if given.get("network", FROM_SCRATCH[0]) not in FROM_SCRATCH:
-        raise ValueError(f"network must be one of {', '.join(FROM_SCRATCH)}, got {given['network']!r}")
+    if split_spec("network", given.get("network", "cnn"))[0] not in FROM_SCRATCH:
+        raise ValueError(f"network: must be one of {', '.join(FROM_SCRATCH)}, got {given['network']!r}")
+    check_specs(given.get("network", "cnn"), given.get("head", "linear"))
     shift = _GREY_SHIFT if grey else _COLOUR_SHIFT
     moved = Augment(shift=shift, flip=True) if mirrors(classes) else Augment(shift=shift, turn=10, zoom=0.1)
+    if isinstance(given.get("augment"), Mapping):
+        given["augment"] = replace(moved, **given["augment"])
     n = max(n_pictures, 1)
     suited = {
         "augment": moved,
@@ -175,7 +195,14 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _as_pictures(values: NDArray[Any], pixels: Backbone) -> torch.Tensor:
+def held_back(ready: Ready, seed: int) -> NDArray[np.bool_]:
+    """Which of the pictures to train on are kept from it, to measure each epoch and to fit the temperature."""
+    labels = ready.to_train.labels
+    n_folds = min(_CALIBRATION_FOLDS, len(np.unique(ready.units)))
+    return folds(labels, n_folds, seed, ready.units) == 0 if n_folds > 1 else labels < 0
+
+
+def as_pictures(values: NDArray[Any], pixels: Backbone) -> torch.Tensor:
     """Rows of pixels as (N, H, W, C) uint8, C being 1 for grey ones."""
     height, width = pixels.preparation.height, pixels.preparation.width
     return torch.from_numpy(values).reshape(len(values), height, width, values.shape[1] // (height * width))
@@ -193,8 +220,7 @@ def _trained(
 ) -> tuple[Classifier, NDArray[np.bool_]]:
     """The network, and which pictures were kept from it."""
     target = torch.from_numpy(ready.to_train.labels.astype(np.int64))
-    n_folds = min(_CALIBRATION_FOLDS, len(np.unique(ready.units)))
-    held = folds(ready.to_train.labels, n_folds, options.seed, ready.units) == 0 if n_folds > 1 else target.numpy() < 0
+    held = held_back(ready, options.seed)
     seen, kept = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
     weight = class_weights(ready.to_train, options.class_weight)
 
@@ -237,8 +263,8 @@ def _head(
     """The last layer with its temperature, and the data with the network's features."""
     weight = class_weights(ready.to_train, options.class_weight)[ready.to_train.labels]
     shift = prior_shift(ready.to_train, weight, options.prior)
-    weights = model.head.weight.detach().double().numpy() * scale
-    bias = model.head.bias.detach().double().numpy() * scale + shift
+    weights, bias = (part.detach().double().numpy() * scale for part in model.head.linear())
+    bias = bias + shift
     rough = Head(weights, bias - bias.mean(), 0.0, (), fit_temperature(np.zeros((0, len(bias))), np.zeros(0, np.int64)))
     test, calibration = (
         _features(backbone, pixels, values, options.threads) for values in (ready.test_values, ready.train_values[held])
@@ -255,7 +281,7 @@ def _head(
 def _features(backbone: Backbone, pixels: Backbone, values: NDArray[Any], n_threads: int) -> NDArray[np.float32]:
     """The network's features (N, D) of rows of pixels, as the model file computes them."""
     session = open_session(backbone.graph)
-    pictures = _as_pictures(values, pixels).numpy()
+    pictures = as_pictures(values, pixels).numpy()
 
     def part(rows: Sequence[int]) -> Sequence[NDArray[np.generic]]:
         batch = np.broadcast_to(pictures[rows[0] : rows[-1] + 1], (len(rows), *pictures.shape[1:3], 3))

@@ -2,6 +2,8 @@
 
 Each is `head(features, target)`, features (N, D) and class ids (N,) to logits (N, K) for the cross-entropy of softmax.
 The target only lowers its own logit; without one the logits are those of the test, plain or a scale times cosines.
+`head.linear()` has the weights (K, D) and the bias (K,) that give the test's logits, of features of norm 1 where
+`head.unit` is set: what a model file keeps.
 t is the angle between the features of a row and the weights of a class, c its cosine. Halves work on norms and
 margins in float32. Nothing is divided by a norm of 0: its cosine is 0, and gradients stay finite.
 """
@@ -47,6 +49,8 @@ class LinearHead(nn.Module):
     torch.Size([2, 10])
     """
 
+    unit = False
+
     def __init__(self, n_features: int, n_classes: int, *, bias: bool = True) -> None:
         super().__init__()
         self.weight = new_weight("LinearHead", n_features, n_classes)
@@ -56,6 +60,10 @@ class LinearHead(nn.Module):
         """Logits (N, K) of features (N, D); the target is checked and changes nothing."""
         check_rows("LinearHead", features, target, self.weight)
         return nn.functional.linear(features, self.weight, self.bias)
+
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Weights (K, D) and bias (K,) of the test's logits."""
+        return self.weight, torch.zeros_like(self.weight[:, 0]) if self.bias is None else self.bias
 
 
 class LargeMargin(nn.Module):
@@ -74,6 +82,8 @@ class LargeMargin(nn.Module):
     """
 
     steps: Tensor
+
+    unit = False
 
     def __init__(
         self,
@@ -100,6 +110,10 @@ class LargeMargin(nn.Module):
         lowered = length * psi(quotient(plain, length), self.margin)
         return with_target(logits, target, _annealed(self, plain, lowered))
 
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Weights (K, D) and bias (K,) of the test's logits."""
+        return self.weight, torch.zeros_like(self.weight[:, 0])
+
 
 class SphereFace(nn.Module):
     """A-Softmax: L-Softmax with weights of norm 1. Liu et al. 2017, arXiv 1704.08063.
@@ -115,6 +129,8 @@ class SphereFace(nn.Module):
     """
 
     steps: Tensor
+
+    unit = False
 
     def __init__(
         self,
@@ -141,6 +157,10 @@ class SphereFace(nn.Module):
         lowered = length * psi(quotient(plain, length), self.margin)
         return with_target(logits, target, _annealed(self, plain, lowered))
 
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Weights (K, D) and bias (K,) of the test's logits."""
+        return unit(self.weight), torch.zeros_like(self.weight[:, 0])
+
 
 class CosFace(nn.Module):
     """CosFace, or AM-Softmax: a margin off the target's cosine. Wang et al. 2018, arXiv 1801.09414 and 1801.05599.
@@ -153,6 +173,8 @@ class CosFace(nn.Module):
         scale: of the cosines, positive; the papers take 30 and 64.
         margin: in cosines, from 0 to 2, which is as far as two can be apart.
     """
+
+    unit = True
 
     def __init__(self, n_features: int, n_classes: int, *, scale: float = 30.0, margin: float = 0.35) -> None:
         super().__init__()
@@ -167,6 +189,10 @@ class CosFace(nn.Module):
         if target is not None:
             cosines = with_target(cosines, target, of_target(cosines, target) - self.margin)
         return self.scale * cosines
+
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Weights (K, D) and bias (K,) of the test's logits."""
+        return self.scale * unit(self.weight), torch.zeros_like(self.weight[:, 0])
 
 
 class ArcFace(nn.Module):
@@ -184,6 +210,8 @@ class ArcFace(nn.Module):
         margin: in radians, from 0 to pi / 2, beyond which the target's logit would not be monotone.
     """
 
+    unit = True
+
     def __init__(self, n_features: int, n_classes: int, *, scale: float = 64.0, margin: float = 0.5) -> None:
         super().__init__()
         self.weight = new_weight("ArcFace", n_features, n_classes)
@@ -197,6 +225,10 @@ class ArcFace(nn.Module):
         if target is not None:
             cosines = with_target(cosines, target, of_wider_angle(of_target(cosines, target), self.margin))
         return self.scale * cosines
+
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Weights (K, D) and bias (K,) of the test's logits."""
+        return self.scale * unit(self.weight), torch.zeros_like(self.weight[:, 0])
 
 
 class EnsembleMargin(nn.Module):
@@ -219,6 +251,8 @@ class EnsembleMargin(nn.Module):
         diversity: how much the penalty counts, not negative.
     """
 
+    unit = False
+
     def __init__(
         self, n_features: int, n_classes: int, *, n_heads: int = 3, margin: float = 0.5, diversity: float = 1e-3
     ) -> None:
@@ -235,6 +269,11 @@ class EnsembleMargin(nn.Module):
         check_rows("EnsembleMargin", features, target, self.weight)
         logits = features @ self.weight.mean(0).T
         return logits if target is None else with_target(logits, target, of_target(logits, target) - self.margin)
+
+    def linear(self) -> tuple[Tensor, Tensor]:
+        """Weights (K, D) and bias (K,) of the test's logits."""
+        weight = self.weight.mean(0)
+        return weight, torch.zeros_like(weight[:, 0])
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:
         """The objective: the members' cross-entropies with margin, each a mean over rows, summed, and the penalty."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from luce.links import Link, Softmax
+from luce.links.parse import split_spec
 from luce.torch.augment import Augment
 
 Optimizer = Literal["adamw", "sgd"]
@@ -17,7 +18,9 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        network: a name of `NETWORKS`.
+        network: a name of `NETWORKS`, with options as in "cnn:width_factor=2".
+        head: the last layer, a name of `HEADS`, with options as in "arcface:margin=0.3". One with a margin is trained
+            for the softmax and takes class ids only.
         link: whose loss is minimised; its temperature divides the logits in training.
         epochs: passes over the pictures.
         optimizer: "adamw" (Loshchilov & Hutter 2019, arXiv 1711.05101) or "sgd" with Nesterov's momentum 0.9. The
@@ -30,10 +33,13 @@ class Recipe:
         augment: how pictures are varied.
         average: half-life in steps of the weights' running average, as a share of an epoch; 0 for none. The averaged
             weights are what is measured and saved.
+        patience: stop when so many epochs in a row have brought nothing better on the validation pictures; 0: never.
+            Under one cycle the last epochs are the best ones, so this is for stopping what goes nowhere.
         bfloat16: products in bfloat16 where the processor has instructions for them.
     """
 
     network: str = "cnn"
+    head: str = "linear"
     link: Link = field(default_factory=Softmax)
     epochs: int = 10
     optimizer: Optimizer = "adamw"
@@ -43,10 +49,11 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)
     average: float = 0.25
+    patience: int = 0
     bfloat16: bool = True
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 2)):
+        for name, low in (("epochs", 1), ("batch_size", 2), ("patience", 0)):
             value = getattr(self, name)
             if type(value) is not int or value < low:
                 raise ValueError(f"Recipe: {name} must be a whole number, at least {low}, got {value!r}")
@@ -58,9 +65,54 @@ class Recipe:
             raise ValueError(f"Recipe: label_smoothing must be at least 0 and below 1, got {self.label_smoothing!r}")
         if not (math.isfinite(self.average) and self.average >= 0):
             raise ValueError(f"Recipe: average must be at least 0, got {self.average!r}")
+        mixed = self.augment.mixup or self.augment.cutmix or self.label_smoothing
+        if split_spec("head", self.head)[0] != "linear" and (mixed or self.link != Softmax()):
+            raise ValueError(
+                f"Recipe: the head {self.head!r} is trained with the plain softmax and class ids: leave out link, "
+                "label_smoothing, mixup and cutmix"
+            )
         if self.optimizer not in ("adamw", "sgd"):
             raise ValueError(f"Recipe: optimizer must be 'adamw' or 'sgd', got {self.optimizer!r}")
 
     def record(self) -> dict[str, Any]:
         """As JSON's kinds of values: what a model file and a checkpoint say of it."""
         return {**asdict(self), "link": repr(self.link)}
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """Fields of a recipe and of its augmentation from text, as the command line takes them.
+
+    Returns:
+        Values by field; those of the augmentation below "augment", by theirs.
+
+    Raises:
+        ValueError: an unknown field, or a value of another kind; the message lists what there is.
+
+    >>> parse_settings("learning_rate=0.01,batch_size=64,mixup=0.2")
+    {'learning_rate': 0.01, 'batch_size': 64, 'augment': {'mixup': 0.2}}
+    """
+    own = {f.name: f.default for f in fields(Recipe) if f.name not in _APART}
+    varied = {f.name: f.default for f in fields(Augment)}
+    settings: dict[str, Any] = {}
+    augment: dict[str, Any] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        key = key.strip().replace("-", "_")
+        if key not in own and key not in varied:
+            raise ValueError(f"recipe: takes {', '.join((*own, *varied))}, each as NAME=VALUE, got {part!r}")
+        into, default = (settings, own[key]) if key in own else (augment, varied[key])
+        into[key] = _value(key, value.strip(), default)
+    return settings | ({"augment": augment} if augment else {})
+
+
+_APART = ("network", "head", "link", "epochs", "augment")  # options of their own, or not in one word
+
+
+def _value(key: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text.lower()]
+        return type(default)(text)
+    except (ValueError, KeyError):
+        kind = {bool: "yes or no", int: "a whole number", float: "a number"}[type(default)]
+        raise ValueError(f"recipe: {key} must be {kind}, got {text!r}") from None

@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from luce.torch.augment import augment
+from luce.torch.augment import augment, mix
 from luce.torch.checkpoint import Checkpoint
+from luce.torch.heads import LinearHead
+from luce.torch.margins import unit
 from luce.torch.modules import LinkLoss
-from luce.torch.networks import build_network
 from luce.torch.recipe import Recipe
+from luce.torch.spec import head_from, network_from
 
 _WARM = 0.25  # share of the steps in which the learning rate rises
 _FIRST = 0.04  # of the highest learning rate, at the first step
@@ -42,17 +44,18 @@ class Classifier(nn.Module):
         n_classes: K.
         mean: (C,) of the pixels, 0 … 255.
         deviation: (C,) of the pixels.
+        head: the last layer, a name of `HEADS` with its options.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, trunk: nn.Module, n_classes: int, mean: Tensor, deviation: Tensor) -> None:
+    def __init__(self, trunk: nn.Module, n_classes: int, mean: Tensor, deviation: Tensor, head: str = "linear") -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = nn.Linear(int(trunk.n_features), n_classes)  # type: ignore[arg-type]  # nn.Module's attributes are untyped
-        nn.init.normal_(self.head.weight, std=_HEAD_SCALE)
-        nn.init.zeros_(self.head.bias)
+        self.head: Any = head_from(head, int(trunk.n_features), n_classes)  # type: ignore[arg-type]  # nn.Module's attributes are untyped
+        if isinstance(self.head, LinearHead):
+            nn.init.normal_(self.head.weight, std=_HEAD_SCALE)
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
         for weight in self.parameters():
@@ -60,14 +63,14 @@ class Classifier(nn.Module):
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Features (N, D) of pictures (N, H, W, C), 0 … 255 in any dtype."""
+        """Features (N, D) of pictures (N, H, W, C), 0 … 255 in any dtype; of norm 1 where the head looks at angles."""
         pixels = (pictures.float() - self.mean) / self.deviation
         features: Tensor = self.trunk(pixels.permute(0, 3, 1, 2))  # channels last in memory, as the kernels like it
-        return features
+        return unit(features) if self.head.unit else features
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits (N, K) of pictures (N, H, W, C)."""
-        logits: Tensor = self.head(self.features(pictures))
+    def forward(self, pictures: Tensor, target: Tensor | None = None) -> Tensor:
+        """Logits (N, K) of pictures (N, H, W, C), with the head's margin where class ids (N,) are given."""
+        logits: Tensor = self.head(self.features(pictures), target)
         return logits
 
 
@@ -76,13 +79,13 @@ def new_classifier(recipe: Recipe, pictures: Tensor, n_classes: int, seed: int) 
     _, height, width, channels = pictures.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trunk = build_network(recipe.network, channels, height, width)
+        trunk = network_from(recipe.network, channels, height, width)
         mean, deviation = (getattr(trunk, name, None) for name in ("pixel_mean", "pixel_std"))
         if mean is None or deviation is None:
             flat = pictures.reshape(-1, channels).double()
             mean, deviation = flat.mean(0), flat.std(0).clamp_(min=1.0)
-        as_channels = (torch.as_tensor(v, dtype=torch.float32).expand(channels).clone() for v in (mean, deviation))
-        return Classifier(trunk, n_classes, *as_channels)
+        mean, deviation = (torch.as_tensor(v, dtype=torch.float32).expand(channels) for v in (mean, deviation))
+        return Classifier(trunk, n_classes, mean.clone(), deviation.clone(), recipe.head)
 
 
 @dataclass(slots=True)
@@ -144,7 +147,7 @@ def train_network(
     loss_of = LinkLoss(recipe.link, weight=class_weight, label_smoothing=recipe.label_smoothing)
     saved = time.monotonic()
     with torch.random.fork_rng(devices=[]):
-        while run.step < total:
+        while run.step < total and not _stalled(run.history, recipe.patience):
             epoch, first = divmod(run.step, per_epoch)
             began, order = time.monotonic(), _order(len(pictures), seed, epoch)
             run.model.train()
@@ -190,6 +193,12 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
 
 
+def _stalled(history: tuple[dict[str, float], ...], patience: int) -> bool:
+    """Whether so many epochs in a row have brought nothing better on the validation pictures."""
+    found = [line["accuracy"] for line in history if "accuracy" in line]
+    return 0 < patience < len(found) and max(found[-patience:]) <= max(found[:-patience])
+
+
 def _order(n: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=_generator(seed, epoch, 0))
 
@@ -216,20 +225,35 @@ def _step(
     varied = augment(pictures, recipe.augment, generator)
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.learning_rate * one_cycle(share)
+    if recipe.augment.mixup or recipe.augment.cutmix:
+        one_hot = nn.functional.one_hot(target, len(run.model.head.linear()[1])).float()
+        varied, target = mix(varied, one_hot, recipe.augment, generator)
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16 and has_bfloat16()):
-        logits = run.model(varied)
-    loss = loss_of(logits.float(), target)
+        features = run.model.features(varied)
+    loss = _loss(run.model.head, features.float(), target, loss_of)
     auxiliary: Callable[[], Tensor] | None = getattr(run.model.trunk, "auxiliary_loss", None)
     if auxiliary is not None:
         loss = loss + auxiliary()
     run.optimizer.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     run.optimizer.step()
     run.step += 1
     run.loss_sum += float(loss.detach())
     half_life = recipe.average * epoch
     least = 1 - 0.5 ** (1 / half_life) if half_life > 0 else 1.0
     _average(run, max(least, 1 / run.step))
+
+
+def _loss(head: Any, features: Tensor, target: Tensor, loss_of: nn.Module) -> Tensor:
+    """The head's own objective where it has one, else the link's loss of its logits."""
+    loss: Tensor
+    if hasattr(head, "loss"):
+        loss = head.loss(features, target)
+    elif isinstance(head, LinearHead):
+        loss = loss_of(head(features), target)
+    else:
+        loss = loss_of(head(features, target), target)
+    return loss
 
 
 def has_bfloat16() -> bool:

@@ -68,11 +68,11 @@ def compare(
         check_writable(plot)
         if plot.suffix.lower() not in (".svg", ".png"):
             raise ValueError(f"--plot: must end in .svg or .png, got {plot}")
-    variants = _variants(network, links, heads, epochs, recipe)
+    wanted = variants(network, links, heads, epochs, recipe)
     options = Options(test_share=test_share, n_threads=threads)
     with reporter(quiet=quiet) as console:
         result = run(
-            data, variants, seeds=seeds, results=output, options=options, progress=console.progress, say=console.say
+            data, wanted, seeds=seeds, results=output, options=options, progress=console.progress, say=console.say
         )
     if plot is not None:
         from luce.plots import render
@@ -89,20 +89,20 @@ def compare(
     return 0
 
 
-def _variants(network: str, links: str, heads: str, epochs: int | None, settings: str | None) -> dict[str, Any]:
+def variants(network: str, links: str, heads: str, epochs: int | None, settings: str | None) -> dict[str, Any]:
     """What `recipe_for` is to be given, by the name in the table."""
     from luce.links import parse_link
     from luce.links.parse import split_specs
     from luce.torch.fit import wishes
 
-    variants: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for head in split_specs(heads):
         for link in split_specs(links):
             name = link if head == "linear" else head if link == "softmax" else f"{head} {link}"
-            if name in variants:
+            if name in found:
                 raise ValueError(f"compare: {name} comes twice")
-            variants[name] = wishes(network=network, link=parse_link(link), head=head, epochs=epochs, settings=settings)
-    return variants
+            found[name] = wishes(network=network, link=parse_link(link), head=head, epochs=epochs, settings=settings)
+    return found
 
 
 def _accuracies(result: Comparison) -> dict[str, dict[int, float]]:

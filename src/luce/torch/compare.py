@@ -237,18 +237,20 @@ def _runs(data: Data, jobs: list[Job], results: Path, n_workers: int, progress: 
     pool = ProcessPoolExecutor(
         min(n_workers, len(jobs)), context, _begin_worker, (data, results, os.getpid(), stop, steps)
     )
-    shares = dict.fromkeys((job.identity for job in jobs), 0.0)
+    n = len(data.train[0])
+    to_do = {job.identity: job.recipe.epochs * (n // min(job.recipe.batch_size, n)) for job in jobs}
+    done = dict.fromkeys(to_do, 0)
     try:
         waiting: set[Future[Run]] = {pool.submit(_work, job) for job in jobs}
         while waiting:
             ended, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
             while True:
                 try:
-                    who, share = steps.get_nowait()
+                    who, at = steps.get_nowait()
                 except queue.Empty:
                     break
-                shares[who] = share
-            progress("Comparing", int(100 * sum(shares.values())), 100 * len(jobs))
+                done[who] = at
+            progress("Training, steps", sum(done.values()), sum(to_do.values()))
             for future in ended:
                 yield future.result()
     except BrokenProcessPool:
@@ -292,7 +294,7 @@ def _work(job: Job) -> Run:
             raise _Stopped
         if time.monotonic() - told > _POLL_SECONDS or done == total:
             told = time.monotonic()
-            _SHARED["steps"].put((job.identity, done / total))
+            _SHARED["steps"].put((job.identity, done))
 
     checkpoint = Checkpoint(_checkpoint(_SHARED["results"], job.identity), job.identity)
     return measure_run(_SHARED["data"], job, checkpoint, on_step)

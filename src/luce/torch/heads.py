@@ -78,7 +78,8 @@ class LargeMargin(nn.Module):
         n_features: D.
         n_classes: K.
         margin: m, a whole number from 1 (none) to 4.
-        annealing: how the margin comes in; None for the whole margin at once, which may not converge.
+        annealing: how the margin comes in, or within how many steps; None for the whole margin at once, which may not
+            converge.
     """
 
     steps: Tensor
@@ -91,12 +92,12 @@ class LargeMargin(nn.Module):
         n_classes: int,
         *,
         margin: int = 2,
-        annealing: Annealing | None = LARGE_MARGIN_ANNEALING,
+        annealing: Annealing | int | None = LARGE_MARGIN_ANNEALING,
     ) -> None:
         super().__init__()
         self.weight = new_weight("LargeMargin", n_features, n_classes)
         self.margin = whole("LargeMargin", "margin", margin, 1, LARGEST_MULTIPLE)
-        self.annealing = annealing
+        self.annealing = Annealing.over(annealing) if isinstance(annealing, int) else annealing
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features: Tensor, target: Tensor | None = None) -> Tensor:
@@ -125,7 +126,8 @@ class SphereFace(nn.Module):
         n_features: D.
         n_classes: K.
         margin: m, a whole number from 1 (none) to 4.
-        annealing: how the margin comes in, as in the authors' code; None for the whole margin at once.
+        annealing: how the margin comes in, as in the authors' code, or within how many steps; None for the whole
+            margin at once.
     """
 
     steps: Tensor
@@ -138,12 +140,12 @@ class SphereFace(nn.Module):
         n_classes: int,
         *,
         margin: int = 4,
-        annealing: Annealing | None = SPHEREFACE_ANNEALING,
+        annealing: Annealing | int | None = SPHEREFACE_ANNEALING,
     ) -> None:
         super().__init__()
         self.weight = new_weight("SphereFace", n_features, n_classes)
         self.margin = whole("SphereFace", "margin", margin, 1, LARGEST_MULTIPLE)
-        self.annealing = annealing
+        self.annealing = Annealing.over(annealing) if isinstance(annealing, int) else annealing
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features: Tensor, target: Tensor | None = None) -> Tensor:

@@ -40,6 +40,15 @@ class Annealing:
         for name in ("start", "gamma", "power", "floor"):
             not_negative("Annealing", name, getattr(self, name))
 
+    @classmethod
+    def over(cls, steps: int) -> Annealing:
+        """The one that lets the margin in within so many steps: lambda falls from 1000 to 0.1.
+
+        >>> round(float(Annealing.over(500).at(torch.tensor(500))), 6)
+        0.1
+        """
+        return cls(gamma=(1e4 ** (1 / 35) - 1) / whole("Annealing", "steps", steps, 1))
+
     def at(self, steps: Tensor) -> Tensor:
         """Lambda after a number of steps, in float64."""
         return (self.start * (1 + self.gamma * steps.double()) ** -self.power).clamp(min=self.floor)

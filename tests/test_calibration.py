@@ -37,11 +37,11 @@ def test_no_temperature_nearby_is_better(seed: int, scale: float) -> None:
     def nll(t: float) -> float:
         return float(-np.average(log_softmax(z / t)[np.arange(80), y], weights=weight))
 
-    assert fitted.nll_after == pytest.approx(nll(fitted.value))
-    assert fitted.nll_before == pytest.approx(nll(1.0))
+    assert fitted.loss_after == pytest.approx(nll(fitted.value))
+    assert fitted.loss_before == pytest.approx(nll(1.0))
     if not fitted.note:
         for t in (fitted.value * 0.99, fitted.value * 1.01):
-            assert nll(t) >= fitted.nll_after - 1e-12
+            assert nll(t) >= fitted.loss_after - 1e-12
 
 
 def test_too_little_data_says_so_and_keeps_one() -> None:

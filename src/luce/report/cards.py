@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from luce.report import svg
 from luce.report.content import Report
-from luce.report.numbers import decimal, percent, span
+from luce.report.numbers import counted, decimal, percent, span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +68,13 @@ def cards(report: Report) -> list[Card]:
         _error_card(
             label="Log loss (NLL)",
             write=decimal,
-            values=(s.nll, s.nll_low, s.nll_high),
+            values=(math.inf if s.n_zero else s.nll, s.nll_low, s.nll_high),
             before=s.nll_uncalibrated if s.calibrated else None,
             reference=f"{decimal(-math.log(uniform))} by guessing evenly",
-            meaning="Surprise at the true class, in nats; being sure and wrong costs most. Lower is better.",
+            meaning=f"Infinite: the true class of {counted(s.n_zero, 'picture')} got probability 0, as {report.link} can "
+            "give. Look at the Brier score."
+            if s.n_zero
+            else "Surprise at the true class, in nats; being sure and wrong costs most. Lower is better.",
         ),
         _error_card(
             label="Brier score",

@@ -14,6 +14,7 @@ Logarithms and sparse links are computed in float64, in plain operators of ONNX,
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import factorial
@@ -39,7 +40,6 @@ from luce.links import (
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-SERVED = (Softmax, Taylor, Spherical, Sparsemax, Entmax)
 WEIGHT, BIAS, SHIFT, TEMPERATURE = "head.weight", "head.bias", "head.shift", "head.temperature"
 _MOST = 1e30  # what lies beyond it counts as it: its 10th power is still a float64
 _LARGEST = 1e300
@@ -106,13 +106,15 @@ def parse(described: Mapping[str, Any]) -> Link:
     """The link that `describe` wrote.
 
     Raises:
-        TypeError, ValueError: unknown, or a parameter is or is out of range.
+        TypeError, ValueError: it is unknown, no head's, or has parameters that are unknown or out of range.
     """
-    name = described["name"]
-    if LINKS.get(name) not in SERVED:
-        raise ValueError(f"its link is {name!r}; this Luce knows {', '.join(kind.name for kind in SERVED)}")
-    parameters = {key: value for key, value in described.items() if key != "name"}
+    parameters = dict(described)
+    name = parameters.pop("name")
+    if name not in LINKS:
+        raise ValueError(f"it has the link {reprlib.repr(name)}, which this Luce does not know")
     link: Link = cast(Any, LINKS[name])(temperature=1.0, **parameters)
+    if at_test_time(link) != (link, 1.0):
+        raise ValueError(f"no model file holds {link!r} as it is")
     return link
 
 

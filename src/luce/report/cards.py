@@ -71,10 +71,7 @@ def cards(report: Report) -> list[Card]:
             values=(math.inf if s.n_zero else s.nll, s.nll_low, s.nll_high),
             before=s.nll_uncalibrated if s.calibrated else None,
             reference=f"{decimal(-math.log(uniform))} by guessing evenly",
-            meaning=f"Infinite: the true class of {counted(s.n_zero, 'picture')} got probability 0, as {report.link} can "
-            "give. Look at the Brier score."
-            if s.n_zero
-            else "Surprise at the true class, in nats; being sure and wrong costs most. Lower is better.",
+            meaning=_surprise(report),
         ),
         _error_card(
             label="Brier score",
@@ -84,6 +81,13 @@ def cards(report: Report) -> list[Card]:
             meaning="Squared distance of the probabilities from the truth. Lower is better.",
         ),
     ]
+
+
+def _surprise(report: Report) -> str:
+    """What the log loss means, or why it is infinite."""
+    if n := report.summary.n_zero:
+        return f"Infinite: the true class of {counted(n, 'picture')} got probability 0, as {report.link} can give."
+    return "Surprise at the true class, in nats; being sure and wrong costs most. Lower is better."
 
 
 def _error_card(

@@ -104,12 +104,13 @@ def _error_card(
     drawn = [v for v in (*values, before) if v is not None and math.isfinite(v)]
     round_numbers = (step * 10.0**power for power in range(-2, 3) for step in (1, 2, 5))
     most = next((number for number in round_numbers if number >= max(drawn, default=0.0)), 1000.0)
+    end = f"{100 * most:g} %" if write is percent else f"{most:g}"
     return Card(
         label=label,
         value=write(values[0]),
         interval=span(write(values[1]), write(values[2])),
         gauge=svg.gauge(*values, most, before=before),
-        most=f"{100 * most:g} %" if write is percent else f"{most:g}",
+        most="∞" if values[0] == math.inf else end,
         before="" if before is None else write(before) + before_interval,
         reference=reference,
         meaning=meaning,

@@ -12,8 +12,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "luce"
 LAYERS = [
     "errors", "threads", "paths", "files", "seal", "parallel", "arrays", "maps", "links", "functions", "losses",
-    "regression", "calibration", "metrics", "images", "datasets", "backbones", "card", "model_file", "evaluation",
-    "classifier", "training", "report", "plots", "torch", "cli", "web", "__main__",
+    "regression", "calibration", "metrics", "images", "datasets", "backbones", "heads", "card", "model_file",
+    "evaluation", "classifier", "training", "report", "plots", "torch", "cli", "web", "__main__",
 ]  # fmt: skip
 HEAVY = (
     "onnx",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from luce import metrics
-from luce.links import softmax
+from luce.links import Sparsemax, softmax, sparsemax
 
 
 def plain_ece(p: NDArray[np.float64], y: NDArray[np.int64], n_bins: int) -> float:
@@ -160,3 +161,25 @@ def test_the_interval_of_a_small_calibration_error_holds_it() -> None:
     ece = metrics.measure(z, y).ece
     assert np.percentile(resampled, 2.5) > ece.value
     assert ece.low < ece.value < ece.high
+
+
+def test_a_probability_of_0_for_a_target_makes_the_likelihood_infinite_and_nothing_else() -> None:
+    z = np.array([[3.0, 0.0, 0.0], [0.2, 0.0, -3.0], [0.0, 2.0, 0.0], [0.1, 0.0, 0.2]])
+    right, wrong = [0, 1, 1, 0], [0, 2, 2, 0]
+    m = metrics.measure(z, right, link=Sparsemax())
+    assert m.n_zero == 0
+    assert m.nll.value == pytest.approx(-np.mean(np.log([1.0, 0.4, 1.0, 1 / 3])))
+    m = metrics.measure(z, wrong, link=Sparsemax())
+    assert m.n_zero == 2
+    assert m.nll.value == m.nll.low == m.nll.high == np.inf
+    p = sparsemax(z)
+    assert m.brier.value == pytest.approx(metrics.brier(p, wrong))
+    assert m.ece.value == pytest.approx(metrics.ece(p, wrong))
+    assert np.isfinite([m.brier.low, m.brier.high, m.ece.low, m.ece.high]).all()
+    figures = m.to_dict()
+    assert (figures["nll"], figures["nll_low"], figures["nll_high"], figures["n_zero"]) == (None, None, None, 2)
+    json.dumps(figures, allow_nan=False)
+    warm = metrics.measure(z, wrong, link=Sparsemax(), temperature=10.0)
+    assert warm.n_zero == 0
+    assert np.isfinite(warm.nll.value)
+    assert warm.nll_uncalibrated.value == np.inf

@@ -24,7 +24,9 @@ from luce import model_file, seal
 from luce.backbones import open_backbone
 from luce.card import Card
 from luce.errors import LuceError, ModelError
+from luce.heads import is_sparse
 from luce.images import Preparation
+from luce.links import Entmax, Link, Softmax, Sparsemax, Spherical, Taylor
 from luce.model_file import CARD_KEY, GOLDEN_KEY, Golden
 
 WIDTH, HEIGHT, K = 5, 4, 3
@@ -364,6 +366,69 @@ def fewer_nodes(model: onnx.ModelProto) -> None:
 )
 def test_probabilities_are_the_softmax_of_the_scaled_logits(change: Callable[[onnx.ModelProto], None]) -> None:
     assert "temperature" in reason(forged(change))
+
+
+LINKED: dict[Link, bytes] = {
+    link: built(replace(CARD, link=link))
+    for link in (Taylor(2), Taylor(4), Spherical(), Sparsemax(), Entmax(), Entmax(1.3))
+}
+
+
+@pytest.mark.parametrize("link", LINKED, ids=repr)
+def test_every_link_is_written_and_read(link: Link) -> None:
+    model = onnx.load_model_from_string(LINKED[link])
+    onnx.checker.check_model(model, full_check=True)
+    card = model_file.check(LINKED[link])
+    assert card == replace(CARD, link=link)
+    session = onnxruntime.InferenceSession(LINKED[link], providers=["CPUExecutionProvider"])
+    p = session.run(["probabilities"], {"images": IMAGES})[0]
+    expected = np.asarray(link.probabilities(truth(IMAGES)[0] / (CARD.temperature if is_sparse(link) else 1)))
+    if not is_sparse(link):
+        expected = expected ** (1 / CARD.temperature)
+        expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(p, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("stated", [*LINKED, Softmax(), Taylor(6), Spherical(0.1), Entmax(1.4)], ids=repr)
+@pytest.mark.parametrize("link", LINKED, ids=repr)
+def test_the_link_of_the_graph_is_the_one_that_is_stated(link: Link, stated: Link) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        entry = next(entry for entry in model.metadata_props if entry.key == CARD_KEY)
+        entry.value = replace(CARD, link=stated).to_json()
+
+    if link == stated:
+        assert model_file.check(forged(change, LINKED[link])).link == link
+    else:
+        assert "its probabilities are not the" in reason(forged(change, LINKED[link]))
+
+
+@pytest.mark.parametrize("link", LINKED, ids=repr)
+def test_no_constant_of_a_link_is_another_or_there_twice(link: Link) -> None:
+    names = [tensor.name for tensor in onnx.load_model_from_string(LINKED[link]).graph.initializer]
+    for name in (name for name in names if name.startswith("head.c") and len(names) < 20):
+        for twice in (False, True):
+
+            def change(model: onnx.ModelProto, name: str = name, twice: bool = twice) -> None:
+                tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+                other = numpy_helper.from_array(np.asarray(3 * numpy_helper.to_array(tensor) + 1), name)
+                (model.graph.initializer.append if twice else tensor.CopyFrom)(other)
+
+            assert "its probabilities are not the" in reason(forged(change, LINKED[link]))
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"name": "softmux"}, "the link 'softmux', which this Luce does not know"),
+        ({"name": "taylor", "degree": 3}, "degree must be an even whole number"),
+        ({"name": "entmax", "alpha": 0.5}, "alpha must be at least 1"),
+        ({"name": "soft_margin", "margin": 0.5}, "no model file holds SoftMargin"),
+        ({"name": "sigmoid"}, "sigmoid gives each class a probability of its own"),
+        ({"name": "softmax", "degree": 2}, "degree"),
+    ],
+)
+def test_links_that_cannot_be_are_refused(described: dict[str, object], message: str) -> None:
+    assert message in reason(with_card(link=described))
 
 
 def external(model: onnx.ModelProto) -> None:

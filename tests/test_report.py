@@ -652,3 +652,16 @@ def test_headings_tables_and_pictures_are_labelled() -> None:
     assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
     assert [a["alt"] for a in page.all("img")] == [f"The picture photos/cardboard/{i}.jpg" for i in (1, 3)]
     assert all(a.get("aria-label") or a.get("aria-hidden") == "true" for a in page.all("svg"))
+
+
+def test_an_infinite_log_loss_says_why() -> None:
+    figures = Summary(n_test=3, n_zero=2, accuracy=0.5, brier=0.4, temperature=0.8)
+    page = render(
+        Report(title="t", summary=figures, confusion=Confusion(["a", "b"], [[2, 1], [0, 0]]), link="sparsemax")
+    )
+    assert "∞" in page
+    assert "the true class of 2 pictures got probability 0, as sparsemax can give." in page
+    assert "The link sparsemax turns the scores" in page
+    assert "<msup><mi>e</mi>" not in page  # the formula of softmax
+    plain = render(Report(title="t", summary=figures, confusion=Confusion(["a", "b"], [[2, 1], [0, 0]])))
+    assert "<msup><mi>e</mi>" in plain

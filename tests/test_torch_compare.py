@@ -17,18 +17,20 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.optimize import minimize_scalar
 
 from luce.cli import main
 from luce.errors import LuceError
-from luce.links import SoftMargin, Sparsemax
+from luce.links import Link, SoftMargin, Softmax, Sparsemax, Taylor, log_softmax, softmax
 from luce.links.parse import split_specs
-from luce.metrics import t_interval
+from luce.metrics import ece, nll, t_interval
 from luce.plots import render
 from luce.plots.comparison import comparison as picture
 from luce.torch import compare as module
 from luce.torch.compare import Job, compare, measure_run, prepare
 from luce.torch.comparison import Comparison, Run, parse_runs
 from luce.torch.recipe import Recipe, parse_settings
+from luce.torch.trainer import logits_of, train_network
 from luce.training import Options
 
 SMALL = Recipe(network="cnn:width_factor=0.25", epochs=1, batch_size=64)
@@ -86,12 +88,29 @@ def test_a_run_measures_what_its_network_gives() -> None:
     assert found.brier == pytest.approx((1 - p) ** 2 + 9 * ((1 - p) / 9) ** 2)
 
 
-def test_sparse_links_have_no_temperature_of_their_powers() -> None:
+@pytest.mark.parametrize("link", [Sparsemax(temperature=0.5), Taylor(temperature=2.0), Softmax(temperature=3.0)])
+def test_a_run_is_calibrated_as_a_model_file_is(link: Link) -> None:
     data = prepare("digits", ONE, lambda *_: None, lambda _: None)
-    found = measure_run(data, Job("sparsemax", replace(SMALL, link=Sparsemax()), 0, "id"))
-    assert found.temperature is None
-    assert found.nll_calibrated is None
-    assert math.isfinite(found.brier)
+    recipe = replace(SMALL, link=link)
+    found = measure_run(data, Job("one", recipe, 0, "id"))
+    model = train_network(*data.train, 10, recipe, seed=0)
+    known, logits = (logits_of(model, part[0]).double().numpy() for part in (data.calibration, data.test))
+    target, y = data.calibration[1].numpy(), data.test[1].numpy()
+
+    def cost(log_t: float) -> float:  # of the probabilities to a power, or of the scores divided
+        if isinstance(link, Sparsemax):
+            return float(Sparsemax(temperature=0.5 * math.exp(log_t)).loss_and_grad(known, target)[0].mean())
+        log_p = log_softmax(np.log(link.probabilities(known)) / math.exp(log_t))
+        return float(-log_p[np.arange(len(target)), target].mean())
+
+    best = math.exp(minimize_scalar(cost, bounds=(-3, 3), method="bounded").x)
+    assert found.temperature == pytest.approx(best, rel=1e-3)
+    if isinstance(link, Sparsemax):
+        p = Sparsemax(temperature=0.5 * found.temperature).probabilities(logits)
+    else:
+        p = softmax(np.log(link.probabilities(logits)) / found.temperature)
+    assert found.ece_calibrated == pytest.approx(ece(p, y), abs=1e-6)
+    assert found.nll_calibrated == pytest.approx(nll(p, y), rel=1e-6)
 
 
 def test_killed_and_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +171,10 @@ def test_differences_are_paired_by_seed() -> None:
     assert made(*runs[3:], *runs[:3]).verdicts()[0].startswith("softmax is worse than taylor")
 
 
-def test_infinite_and_missing_figures_are_told() -> None:
-    sparse = replace(run("sparsemax", 0, 0.9), nll=math.inf, temperature=None, nll_calibrated=None, ece_calibrated=None)
+def test_infinite_figures_are_told() -> None:
+    sparse = replace(run("sparsemax", 0, 0.9), nll=math.inf, nll_calibrated=math.inf)
     result = made(run("softmax", 0, 0.9), sparse)
-    assert result.table()[2][3:] == ["∞", "2.00", "–", "–"]
+    assert result.table()[2][3:] == ["∞", "2.00", "∞", "1.00"]
     content = json.loads(result.to_json())
     assert content["runs"][1]["nll"] is None
     assert parse_runs(result.to_json()) == result.runs
@@ -215,6 +234,7 @@ def test_settings_and_lists_from_text() -> None:
         (["--network", "cnn:width_factor"], "expected NAME:KEY=VALUE"),
         (["--network", "cnn:width_factor=wide"], "width_factor must be a number"),
         (["--network", "lenet"], "pictures must be at least 12 x 12"),
+        (["--links", "softmax,sigmoid"], "sigmoid gives each class a probability of its own"),
         (["--seeds", "0"], "needs a recipe and a seed"),
         (["--recipe", "speed=3"], "recipe: takes optimizer"),
         (["--plot", "x.gif"], "must end in .svg or .png"),

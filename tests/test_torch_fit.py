@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ from torch import Tensor
 
 import luce
 from luce.cli import main
+from luce.cli.console import print_metrics
 from luce.errors import LuceError
+from luce.evaluation import Evaluation
+from luce.heads import is_sparse, written
 from luce.images import Preparation
-from luce.links import LINKS, SoftMargin, Softmax, Taylor, parse_link
+from luce.links import LINKS, Entmax, Link, Sigmoid, SoftMargin, Taylor, parse_link, softmax
+from luce.report import evaluation_report
 from luce.torch.augment import Augment, augment, mirrors
 from luce.torch.checkpoint import Checkpoint, identity
 from luce.torch.export import to_backbone
-from luce.torch.fit import FROM_SCRATCH, fit, recipe_for, softmax_scale
+from luce.torch.fit import FROM_SCRATCH, fit, recipe_for
 from luce.torch.recipe import Recipe
 from luce.torch.trainer import Classifier, logits_of, one_cycle, train_network
 from luce.training import Options
@@ -121,6 +126,88 @@ def test_a_fit_gives_a_calibrated_model_file(tmp_path: Path) -> None:
     assert again.classes == tuple("0123456789")
 
 
+def trained(
+    monkeypatch: pytest.MonkeyPatch,
+    link: Link,
+    options: Options = Options(),  # noqa: B008
+) -> tuple[luce.ImageClassifier, Classifier, Evaluation]:
+    """A model file of digits after an epoch, the network in torch that it holds, and what was measured."""
+    models: list[Classifier] = []
+
+    def keep(*arguments: Any, **named: Any) -> Classifier:
+        models.append(train_network(*arguments, **named))
+        return models[0]
+
+    monkeypatch.setattr("luce.torch.fit.train_network", keep)
+    x, y = load_digits(return_X_y=True)
+    pictures, names = (x[:800].reshape(-1, 8, 8) * 15).astype(np.uint8), [str(digit) for digit in y[:800]]
+    result = fit((pictures, names), replace(options, n_threads=1), recipe=Recipe(epochs=1, batch_size=16, link=link))
+    assert result.evaluation is not None
+    return result.classifier, models[0], result.evaluation
+
+
+@pytest.mark.parametrize(
+    "link",
+    [*(kind(temperature=0.8) for kind in LINKS.values() if kind is not Sigmoid), Entmax(1.25)],  # type: ignore[call-arg]
+    ids=repr,
+)
+def test_a_model_file_ends_in_any_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], link: Link
+) -> None:
+    classifier, model, evaluation = trained(monkeypatch, link)
+    path = tmp_path / "model.onnx"
+    classifier.save(path)
+    again = luce.load(path)
+    assert again.verify() < 1e-6
+    assert again.card.calibration["method"] == "temperature"
+    assert 0.05 < again.temperature < 20
+    pixels = np.stack([np.asarray(picture) for picture in evaluation.data.pictures])
+    z = logits_of(model, torch.from_numpy(pixels)[..., None]).double().numpy()
+    if is_sparse(again.card.link):
+        expected = np.asarray(link.probabilities(z / again.temperature))
+        assert (expected == 0).any()
+    else:
+        expected = softmax(np.asarray(link.log_probabilities(z)), temperature=again.temperature)
+    p = again.predict_proba(list(pixels))
+    assert np.abs(p - expected).max() <= 1e-4
+    assert np.abs(evaluation.probabilities - p).max() <= 1e-5
+    assert (p.argmax(axis=1) == evaluation.target).mean() > 0.5
+    result = again.evaluate(evaluation.data)
+    measured = result.metrics
+    assert measured.accuracy == evaluation.metrics.accuracy
+    assert measured.brier.value == pytest.approx(evaluation.metrics.brier.value, abs=1e-6)
+    assert (measured.n_zero > 0) == np.isinf(measured.nll.value) == (p[range(len(p)), evaluation.target] == 0).any()
+    assert f"<bdi>{written(again.card.link)}</bdi>" in evaluation_report(again, result)
+    print_metrics(measured, again.temperature, "pictures")
+    assert main(["show", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert told.count("NLL infinite") == told.count("NLL          infinite") == (measured.n_zero > 0)
+    assert f"Link         {written(again.card.link)}" in told
+
+
+def test_the_class_shares_of_a_polynomial_link_are_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = {str(digit): 1.0 + digit for digit in range(10)}
+    link = Taylor(degree=2)
+    classifier, model, evaluation = trained(monkeypatch, link, Options(class_weight="balanced", prior=shares))
+    pixels = np.stack([np.asarray(picture) for picture in evaluation.data.pictures])
+    z = logits_of(model, torch.from_numpy(pixels)[..., None]).double().numpy()
+    stated = np.array([shares[name] for name in classifier.classes])  # balanced weights: trained with equal shares
+    expected = softmax(np.asarray(link.log_probabilities(z)) + np.log(stated), temperature=classifier.temperature)
+    assert np.abs(classifier.predict_proba(list(pixels)) - expected).max() <= 1e-4
+
+
+def test_weights_of_rows_are_no_class_shares_for_sparse_links(tmp_path: Path) -> None:
+    from PIL import Image
+
+    lines = ["path,label,weight"]
+    for i in range(20):
+        Image.fromarray(np.full((16, 16), 10 * i, np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'ab'[i % 2]},{1 + i % 2}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="weights of rows"):
+        fit(str(tmp_path / "t.csv"), recipe=Recipe(epochs=1, link=Entmax()))
+
+
 def test_killed_in_the_command_line_and_resumed(tmp_path: Path) -> None:
     words = ["train", "digits", "--network", "cnn", "--epochs", "3", "--no-report", "--threads", "1", "-o"]
     one, other = tmp_path / "one.onnx", tmp_path / "other.onnx"
@@ -211,7 +298,6 @@ def test_a_recipe_suits_the_data() -> None:
     assert few.batch_size < many.batch_size
     assert few.augment.flip
     assert not many.augment.flip
-    assert softmax_scale(Softmax(4.0)) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -247,7 +333,9 @@ def test_wrong_augmentations_are_named(name: str) -> None:
         (["--network", "cnn", "--backbone", "none"], "give one of them"),
         (["--network", "alexnet"], "network: must be one of lenet, cnn"),
         (["--network", "efficientnet_lite0"], "network: must be one of lenet, cnn"),
-        (["--network", "cnn", "--link", "taylor"], "a model file holds links whose"),
+        (["--network", "cnn", "--link", "sigmoid"], "gives each class a probability of its own"),
+        (["--network", "cnn", "--link", "entmax", "--class-weight", "balanced"], "leave out class weights"),
+        (["--network", "cnn", "--link", "sparsemax", "--prior", "uniform"], "cannot be corrected to other class"),
         (["--network", "cnn", "--link", "softmux"], "must be one of softmax, taylor"),
         (["--network", "cnn", "--link", "softmax:margin=1"], "softmax takes temperature=NUMBER"),
         (["--network", "cnn", "--link", "softmax:temperature=x"], "must be a number, got 'x'"),

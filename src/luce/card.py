@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from luce import heads
 from luce.errors import ModelError
 from luce.images import Preparation
+from luce.links import Link, Softmax
 
 FORMAT = 1
 _LOWEST_TEMPERATURE = 1e-30  # in float32 neither it nor its inverse is 0 or infinite
@@ -36,10 +38,11 @@ class Card:
         classes: the K names, in the order of the outputs.
         preparation: how a picture becomes the graph's input.
         backbone: name, sha256, licence and n_features.
-        link: name and parameters of the link, e.g. {"name": "softmax"}.
+        link: of the head, at test time; see `luce.heads`.
         probability_kind: "softmax": each row is one distribution over the classes.
         temperature: divides the logits inside the graph.
-        calibration: method, n_rows, nll_before, nll_after, note.
+        calibration: method, n_rows, note, and the mean loss on these rows at temperature 1 and at the fitted one:
+            nll_before and nll_after, or fenchel_young_before and fenchel_young_after of sparse links.
         training: the record: data, counts, penalty, seed, metrics, problems, version.
     """
 
@@ -49,7 +52,7 @@ class Card:
     temperature: float
     calibration: Mapping[str, Any]
     training: Mapping[str, Any]
-    link: Mapping[str, Any] = field(default_factory=lambda: {"name": "softmax"})
+    link: Link = field(default_factory=Softmax)
     probability_kind: str = "softmax"
 
     def to_json(self) -> str:
@@ -59,7 +62,7 @@ class Card:
             "classes": list(self.classes),
             "preparation": self.preparation.to_dict(),
             "backbone": dict(self.backbone),
-            "link": dict(self.link),
+            "link": heads.describe(self.link),
             "probability_kind": self.probability_kind,
             "temperature": self.temperature,
             "calibration": dict(self.calibration),
@@ -107,7 +110,13 @@ def _card(content: Mapping[str, Any]) -> Card:
             raise ModelError(f"its {part} has the {key} {reprlib.repr(parts[part][key])}")
     json.dumps(content, ensure_ascii=False).encode()  # half a character in any text is an error
     preparation = Preparation.from_dict(content["preparation"])
-    return Card(tuple(classes), preparation, temperature=float(temperature), probability_kind=kind, **parts)
+    return Card(
+        tuple(classes),
+        preparation,
+        temperature=float(temperature),
+        probability_kind=kind,
+        **parts | {"link": heads.parse(parts["link"])},
+    )
 
 
 def refuse_constant(name: str) -> None:

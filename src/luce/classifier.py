@@ -19,6 +19,7 @@ from luce.card import Card
 from luce.datasets import Dataset, open_dataset
 from luce.errors import DataError, ImageError, ModelError
 from luce.evaluation import Evaluation, evaluate_logits, join_by_name, unreadable
+from luce.heads import on_logits
 from luce.images import MAX_PIXELS, Source, load
 from luce.parallel import map_chunks
 from luce.threads import default_threads
@@ -194,6 +195,7 @@ class ImageClassifier:
             dataset.take(readable),
             self.classes,
             temperature=self.temperature,
+            link=on_logits(self.card.link),
             problems=problems,
         )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from luce.datasets import Dataset, Problem
 from luce.errors import ImageError
-from luce.links import softmax
+from luce.links import Link
 from luce.metrics import Metrics, measure
 
 
@@ -42,12 +42,13 @@ def evaluate_logits(
     classes: tuple[str, ...],
     *,
     temperature: float,
+    link: Link,
     problems: Sequence[Problem] = (),
     seed: int = 0,
 ) -> Evaluation:
     """Measure logits (N, K) of the N pictures of `data` against `target` (N,); see `Evaluation` and `measure`."""
-    metrics = measure(logits, target, temperature=temperature, seed=seed)
-    probabilities = softmax(logits, temperature=temperature).astype(np.float32)
+    metrics = measure(logits, target, temperature=temperature, link=link, seed=seed)
+    probabilities = link.probabilities(logits / temperature).astype(np.float32)
     return Evaluation(metrics, classes, target, probabilities, data, tuple(problems))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from luce.links import log_softmax
+from luce.links import Link, Softmax
 
 Float64 = NDArray[np.float64]
 
@@ -57,7 +57,9 @@ class Metrics:
     Attributes:
         n: rows.
         accuracy: share of rows whose most probable class is the target; Wilson interval.
-        nll: mean negative log-likelihood in nats; bootstrap interval.
+        nll: mean negative log-likelihood in nats; bootstrap interval. Infinite, without an interval, if `n_zero` is
+            not 0.
+        n_zero: rows whose target has probability 0, which sparse links can give.
         brier: mean over rows of the squared error summed over classes, 0 … 2; bootstrap interval.
         ece: top-label expected calibration error, 15 equal-width bins; bootstrap interval.
         nll_uncalibrated, ece_uncalibrated: the same at temperature 1.
@@ -68,6 +70,7 @@ class Metrics:
     n: int
     accuracy: Estimate
     nll: Estimate
+    n_zero: int
     brier: Estimate
     ece: Estimate
     nll_uncalibrated: Estimate
@@ -77,11 +80,15 @@ class Metrics:
     confusion: NDArray[np.int64]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures for JSON: `n_test`; accuracy, nll, brier and ece, each also with `_low` and `_high`."""
-        figures: dict[str, Any] = {"n_test": self.n}
+        """The figures for JSON: `n_test`, `n_zero`; accuracy, nll, brier and ece, each also with `_low` and `_high`.
+
+        What is infinite is `None`.
+        """
+        figures: dict[str, Any] = {"n_test": self.n, "n_zero": self.n_zero}
         for name in ("accuracy", "nll", "brier", "ece", "nll_uncalibrated", "ece_uncalibrated"):
             estimate: Estimate = getattr(self, name)
-            figures |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            values = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            figures |= {key: value if np.isfinite(value) else None for key, value in values.items()}
         return figures
 
 
@@ -167,36 +174,51 @@ def confusion_matrix(predicted: ArrayLike, target: ArrayLike, n_classes: int) ->
     return np.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
-def measure(logits: ArrayLike, target: ArrayLike, *, temperature: float = 1.0, seed: int = 0) -> Metrics:
-    """Every metric of softmax(logits / temperature), and what it was at temperature 1.
+def measure(
+    logits: ArrayLike,
+    target: ArrayLike,
+    *,
+    temperature: float = 1.0,
+    link: Link | None = None,
+    seed: int = 0,
+) -> Metrics:
+    """Every metric of the probabilities of logits / temperature, and what it was at temperature 1.
 
     Args:
         logits: (N, K) of rows that were used neither for training nor for calibration.
         target: (N,) class ids.
         temperature: positive.
+        link: softmax if not given.
         seed: of the bootstrap.
 
     Raises:
         ValueError: no rows, or shapes or ids that do not fit.
     """
     z, y = _checked("measure", logits, target)
-    rows = np.arange(len(y))
-    columns = []
-    for t in (temperature, 1.0):
-        log_p = log_softmax(z / t)
-        p = np.exp(log_p)
-        columns += [-log_p[rows, y, None], _brier_rows(p, y)[:, None], _gap_columns(p, y, N_BINS)]
+    link = link or Softmax()
+    log_p, log_plain = (np.asarray(link.log_probabilities(z / t), np.float64) for t in (temperature, 1.0))
+    p, p_plain = np.exp(log_p), np.exp(log_plain)
+    columns, zeros = [], []
+    for logs, values in ((log_p, p), (log_plain, p_plain)):
+        at_target = logs[np.arange(len(y)), y]
+        zeros.append(int(np.isneginf(at_target).sum()))
+        losses = np.where(np.isneginf(at_target), 0.0, -at_target)
+        columns += [losses[:, None], _brier_rows(values, y)[:, None], _gap_columns(values, y, N_BINS)]
     means = bootstrap_means(np.concatenate(columns, axis=1), seed=seed)
     half = means.shape[1] // 2
     calibrated, plain = means[:, :half], means[:, half:]
-    p, p_plain = np.exp(log_softmax(z / temperature)), np.exp(log_softmax(z))
+    nll, nll_plain = (
+        Estimate(np.inf, np.inf, np.inf) if n_zero else _interval(part[:, 0])
+        for part, n_zero in zip((calibrated, plain), zeros, strict=True)
+    )
     return Metrics(
         n=len(y),
         accuracy=accuracy(z, y),
-        nll=_interval(calibrated[:, 0]),
+        nll=nll,
+        n_zero=zeros[0],
         brier=_interval(calibrated[:, 1]),
         ece=_interval(np.abs(calibrated[:, 2:]).sum(axis=1)),
-        nll_uncalibrated=_interval(plain[:, 0]),
+        nll_uncalibrated=nll_plain,
         ece_uncalibrated=_interval(np.abs(plain[:, 2:]).sum(axis=1)),
         bins=reliability(p, y),
         bins_uncalibrated=reliability(p_plain, y),

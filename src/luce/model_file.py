@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luce import seal
+from luce import heads, seal
 from luce.card import JSON_ERRORS, Card, parse_card, reason, refuse_constant
 from luce.errors import ModelError
 from luce.files import write_atomically
+from luce.links import Link, Softmax
 
 CARD_KEY = "luce.card"
 GOLDEN_KEY = "luce.golden"
 MAX_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_GOLDEN_BYTES = 1 << 28
-_TEMPERATURE = "head.temperature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,23 @@ def build(
     bias: NDArray[np.floating],
     card: Card,
     golden: Sequence[Golden] = (),
+    *,
+    shift: NDArray[np.floating] | None = None,
 ) -> bytes:
-    """Put the softmax head behind the backbone and write everything into one sealed ONNX file.
+    """Put the head behind the backbone and write everything into one sealed ONNX file.
 
     Args:
         backbone_graph: serialised ONNX, `images` → `features` (batch, D), float32 or uint8.
         weights: (K, D).
         bias: (K,).
-        card: goes into the metadata; its temperature into the graph.
+        card: goes into the metadata; its link and its temperature into the graph.
         golden: vectors for `luce verify`.
+        shift: (K,) to add to the logarithms of the probabilities, for other class shares; not for sparse links.
     """
     import onnx
 
     model = onnx.load_model_from_string(backbone_graph)
-    _append_head(model, weights, bias, card.temperature)
+    _append_head(model, weights, bias, card.temperature, card.link, shift)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {CARD_KEY: card.to_json(), GOLDEN_KEY: _golden_to_json(golden)})
     model.producer_name = "luce"
@@ -73,7 +76,13 @@ def build(
 
 
 def build_head(
-    weights: NDArray[np.floating], bias: NDArray[np.floating], temperature: float, *, dtype: np.dtype[Any]
+    weights: NDArray[np.floating],
+    bias: NDArray[np.floating],
+    temperature: float,
+    *,
+    dtype: np.dtype[Any],
+    link: Link | None = None,
+    shift: NDArray[np.floating] | None = None,
 ) -> bytes:
     """The head alone: `features` (batch, D) → `logits`, `probabilities`; the same nodes as in the whole model."""
     import onnx
@@ -83,37 +92,45 @@ def build_head(
     graph = onnx.helper.make_graph([], "head", [features], [features])
     opset = [onnx.helper.make_opsetid("", 17)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
-    _append_head(model, weights, bias, temperature)
+    _append_head(model, weights, bias, temperature, link or Softmax(), shift)
     return bytes(model.SerializeToString())
 
 
-def _append_head(model: Any, weights: NDArray[np.floating], bias: NDArray[np.floating], temperature: float) -> None:
+def _append_head(
+    model: Any,
+    weights: NDArray[np.floating],
+    bias: NDArray[np.floating],
+    temperature: float,
+    link: Link,
+    shift: NDArray[np.floating] | None,
+) -> None:
     """Replace the output `features` by `logits` and `probabilities`. `model` is an `onnx.ModelProto`."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     graph = model.graph
     n_classes = len(bias)
-    constants = {
-        "head.weight": np.ascontiguousarray(weights.T, np.float32),
-        "head.bias": np.asarray(bias, np.float32),
-        _TEMPERATURE: np.float32(temperature),
-    }
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
-    graph.node.extend(_head_nodes())
+    nodes, constants = heads.head_nodes(link, n_classes)
+    shift = np.zeros(n_classes) if shift is None else np.asarray(shift, np.float64)
+    if heads.takes_shift(link):
+        constants[heads.SHIFT] = shift
+    elif heads.is_sparse(link) and shift.any():
+        raise ValueError(f"build: the probabilities of {link!r} cannot be shifted to other class shares")
+    else:
+        bias = bias + shift
+    constants[heads.WEIGHT] = np.ascontiguousarray(weights.T, np.float32)
+    constants[heads.BIAS] = np.asarray(bias, np.float32)
+    constants[heads.TEMPERATURE] = np.asarray(temperature, np.float32)
+    graph.initializer.extend(_tensor(name, value) for name, value in constants.items())
+    graph.node.extend(nodes)
     del graph.output[:]
     for name in ("logits", "probabilities"):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n_classes]))
 
 
-def _head_nodes() -> list[Any]:
-    from onnx import TensorProto, helper
+def _tensor(name: str, value: NDArray[Any]) -> Any:
+    from onnx import numpy_helper
 
-    return [
-        helper.make_node("Cast", ["features"], ["head.input"], to=TensorProto.FLOAT),
-        helper.make_node("Gemm", ["head.input", "head.weight", "head.bias"], ["logits"]),
-        helper.make_node("Div", ["logits", _TEMPERATURE], ["head.scaled"]),
-        helper.make_node("Softmax", ["head.scaled"], ["probabilities"], axis=-1),
-    ]
+    return numpy_helper.from_array(value, name)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[bytes, Card]:
@@ -181,19 +198,22 @@ def _check_graph(model: Any, card: Card) -> None:
         raise ModelError("its input does not fit its preparation")
     if [_signature(v) for v in model.graph.output] != wanted_outputs:
         raise ModelError("its outputs do not fit its class names")
-    _check_head(model.graph, card.temperature)
+    _check_head(model.graph, card)
 
 
-def _check_head(graph: Any, temperature: float) -> None:
-    """Check that the graph ends with the head of `build`, divided by the temperature that the card tells."""
-    from onnx import numpy_helper
-
-    head = _head_nodes()
-    if list(graph.node[-len(head) :]) != head:
-        raise ModelError("its probabilities are not the softmax of its logits divided by its temperature")
-    stated = numpy_helper.from_array(np.asarray(np.float32(temperature)), _TEMPERATURE)
-    if [tensor for tensor in graph.initializer if tensor.name == _TEMPERATURE] != [stated]:
-        raise ModelError(f"its graph divides by another temperature than the {temperature:g} that it states")
+def _check_head(graph: Any, card: Card) -> None:
+    """Check that the graph ends with the head of `build` for the link and the temperature that the card tells."""
+    nodes, constants = heads.head_nodes(card.link, len(card.classes))
+    found: dict[str, list[Any]] = {}
+    for tensor in graph.initializer:
+        found.setdefault(tensor.name, []).append(tensor)
+    known = all(found.get(name) == [_tensor(name, value)] for name, value in constants.items())
+    if list(graph.node[-len(nodes) :]) != nodes or not known:
+        name = heads.describe(card.link)["name"]
+        raise ModelError(f"its probabilities are not the {name} of its logits divided by its temperature")
+    stated = _tensor(heads.TEMPERATURE, np.asarray(card.temperature, np.float32))
+    if found.get(heads.TEMPERATURE) != [stated]:
+        raise ModelError(f"its graph divides by another temperature than the {card.temperature:g} that it states")
 
 
 def _signature(value: Any) -> tuple[str, int, tuple[int, ...]]:

@@ -162,7 +162,14 @@ def print_metrics(metrics: Metrics, temperature: float, pictures: str) -> None:
         f"Calibration  error {_with_interval(m.ece)}; {percent(m.ece_uncalibrated.value)} before, "
         f"temperature {temperature:.3f}"
     )
-    print(f"NLL          {m.nll.value:.4f}   Brier {m.brier.value:.4f}")
+    print(f"NLL          {log_loss(m.nll.value, m.n_zero)}   Brier {m.brier.value:.4f}")
+
+
+def log_loss(nll: float | None, n_zero: int) -> str:
+    """0.1234; or infinite, and why."""
+    if n_zero:
+        return f"infinite (probability 0 for the true class of {n_zero:,} picture{'s' * (n_zero != 1)})"
+    return f"{nll:.4f}"
 
 
 def _with_interval(estimate: Estimate) -> str:

@@ -6,7 +6,7 @@ import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luce.cli.console import Json, file_size, print_json
+from luce.cli.console import Json, file_size, log_loss, print_json
 
 if TYPE_CHECKING:
     from luce.card import Card
@@ -40,6 +40,8 @@ def show(model: Path, /, *, json: Json = False) -> int:
 
 
 def _described(card: Card) -> list[str]:
+    from luce.heads import written
+
     spec, training, backbone = card.preparation, card.training, card.backbone
     names = ", ".join(card.classes[:12]) + (", …" if len(card.classes) > 12 else "")
     name = "none, the pixels themselves" if backbone["name"] == "none" else backbone["name"]
@@ -50,13 +52,15 @@ def _described(card: Card) -> list[str]:
         f"Classes      {len(card.classes)}: {names}",
         f"Pictures     {spec.fit} to {spec.width} x {spec.height}, {spec.filter}, {spec.mode}",
         f"Backbone     {name}{licence}; {backbone['n_features']:,} features",
+        f"Link         {written(card.link)}",
         f"Temperature  {card.temperature:.4f}  {card.calibration.get('note') or ''}".rstrip(),
         f"Trained on   {data}, {n_train:,} pictures, seed {seed}",
     ]
     if metrics := training.get("metrics"):
         accuracy, low, high, ece = (100 * metrics[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "ece"))
         lines.append(
-            f"Held out     accuracy {accuracy:.1f} % ({low:.1f} … {high:.1f}), NLL {metrics['nll']:.4f}, "
+            f"Held out     accuracy {accuracy:.1f} % ({low:.1f} … {high:.1f}), "
+            f"NLL {log_loss(metrics['nll'], metrics.get('n_zero', 0))}, "
             f"calibration error {ece:.1f} % on {metrics['n_test']:,} pictures"
         )
     return lines

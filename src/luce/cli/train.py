@@ -69,8 +69,9 @@ def train(
             or hf:owner/repo[:file]. By default the pixels for pictures up to 32 x 32, else efficientnet-lite0.
         network: Train this network from scratch in place of a frozen backbone: lenet, cnn, vgg, resnet, inception, vit
             or moe. Needs PyTorch: pip install 'luce[torch]'. Its state is kept beside the model file while it trains.
-        link: Whose loss the network minimises: softmax, soft-margin or pseudo, with parameters, such as
-            soft-margin:margin=0.6 or softmax:temperature=4.
+        link: Whose loss the network minimises and whose probabilities the model gives: softmax, taylor, soft-margin,
+            sm-taylor, spherical, sparsemax, entmax or pseudo, with parameters, such as taylor:degree=4,
+            entmax:alpha=1.5 or soft-margin:margin=0.6,temperature=4.
         epochs: How often the network sees every picture; by default 10 to 50, more for fewer pictures.
         resume: Go on with a training of a network that was cut off; it ends with the same weights.
         log: A file that gets a line of JSON after each epoch of a network.
@@ -149,14 +150,15 @@ def _fit_of_network(
     if resume and checkpoint is None:
         raise ValueError("--resume goes on from the state beside the model file: name it with --output")
     from luce.files import check_writable
+    from luce.heads import at_test_time
     from luce.links import parse_link
-    from luce.torch.fit import fit, softmax_scale, wishes
+    from luce.torch.fit import fit, wishes
 
     if log is not None:
         check_writable(log)
     parsed = None if link is None else parse_link(link)
     if parsed is not None:
-        softmax_scale(parsed)  # says whether a model file can hold it
+        at_test_time(parsed)  # says whether a model file can hold it
     return functools.partial(
         fit,
         wanted=wishes(network=network, link=parsed, epochs=epochs),

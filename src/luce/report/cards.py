@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from luce.report import svg
 from luce.report.content import Report
-from luce.report.numbers import decimal, percent, span
+from luce.report.numbers import counted, decimal, percent, span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +68,10 @@ def cards(report: Report) -> list[Card]:
         _error_card(
             label="Log loss (NLL)",
             write=decimal,
-            values=(s.nll, s.nll_low, s.nll_high),
+            values=(math.inf if s.n_zero else s.nll, s.nll_low, s.nll_high),
             before=s.nll_uncalibrated if s.calibrated else None,
             reference=f"{decimal(-math.log(uniform))} by guessing evenly",
-            meaning="Surprise at the true class, in nats; being sure and wrong costs most. Lower is better.",
+            meaning=_surprise(report),
         ),
         _error_card(
             label="Brier score",
@@ -81,6 +81,13 @@ def cards(report: Report) -> list[Card]:
             meaning="Squared distance of the probabilities from the truth. Lower is better.",
         ),
     ]
+
+
+def _surprise(report: Report) -> str:
+    """What the log loss means, or why it is infinite."""
+    if n := report.summary.n_zero:
+        return f"Infinite: the true class of {counted(n, 'picture')} got probability 0, as {report.link} can give."
+    return "Surprise at the true class, in nats; being sure and wrong costs most. Lower is better."
 
 
 def _error_card(
@@ -97,12 +104,13 @@ def _error_card(
     drawn = [v for v in (*values, before) if v is not None and math.isfinite(v)]
     round_numbers = (step * 10.0**power for power in range(-2, 3) for step in (1, 2, 5))
     most = next((number for number in round_numbers if number >= max(drawn, default=0.0)), 1000.0)
+    end = f"{100 * most:g} %" if write is percent else f"{most:g}"
     return Card(
         label=label,
         value=write(values[0]),
         interval=span(write(values[1]), write(values[2])),
         gauge=svg.gauge(*values, most, before=before),
-        most=f"{100 * most:g} %" if write is percent else f"{most:g}",
+        most="∞" if values[0] == math.inf else end,
         before="" if before is None else write(before) + before_interval,
         reference=reference,
         meaning=meaning,

@@ -17,6 +17,7 @@ from luce.classifier import ImageClassifier
 from luce.datasets import Problem
 from luce.errors import ImageError
 from luce.evaluation import Evaluation
+from luce.heads import on_logits, written
 from luce.images import Source, decode
 from luce.metrics import wilson
 from luce.report.content import ClassScores, Confusion, Mistake, Report, Summary
@@ -75,6 +76,7 @@ def _report(
         how_trained=how_trained(card),
         notes=[note] if note else [],
         held_out=held_out,
+        link=written(on_logits(card.link)),
     )
 
 
@@ -148,19 +150,23 @@ def how_trained(card: Card) -> list[tuple[str, Any]]:
         ("Data", training.get("data", "")),
         ("Features", f"{backbone['n_features']:,} from {name}"),
         ("Preparation", f"{fit}, resized to {spec.width} x {spec.height} ({spec.filter}), {spec.mode}"),
-        ("Head", "softmax regression, fitted to the optimum of the penalised likelihood"),
     ]
+    if network := training.get("network"):
+        rows += [("Head", f"trained with the network, {network['link']}"), ("Link", written(card.link))]
+    else:
+        rows.append(("Head", "softmax regression, fitted to the optimum of the penalised likelihood"))
     if "penalty" in training:
         path = training.get("penalty_path") or []
         how = f"chosen among {len(path)} by cross-validation" if path else "not chosen: too little data"
         rows.append(("Penalty", f"{training['penalty']:.3g} on standardised features, {how}"))
     if calibration.get("method") == "temperature":
-        before, after = calibration["nll_before"], calibration["nll_after"]
+        loss, name = ("nll", "NLL") if "nll_before" in calibration else ("fenchel_young", "Fenchel-Young loss")
+        before, after = calibration[f"{loss}_before"], calibration[f"{loss}_after"]
         rows.append(
             (
                 "Temperature",
                 f"{card.temperature:.4f}, fitted on {calibration['n_rows']:,} out-of-fold predictions "
-                f"(NLL {before:.4f} before, {after:.4f} after)",
+                f"({name} {before:.4f} before, {after:.4f} after)",
             )
         )
     else:

@@ -29,9 +29,11 @@ class Summary:
         temperature: divides the logits; 1 or `None` is no calibration.
         accuracy, brier, nll, ece: see `luce.metrics`, each with the ends of its interval.
         nll_uncalibrated, ece_uncalibrated: the same at temperature 1.
+        n_zero: pictures whose true class got probability 0: with any, `nll` is infinite, written `None`.
     """
 
     n_test: int
+    n_zero: int = 0
     n_train: int | None = None
     seconds: float | None = None
     temperature: float | None = None
@@ -161,6 +163,7 @@ class Report:
         how_trained: (label, value) rows.
         notes: sentences for the reader.
         held_out: whether the pictures measured are known to be none of those trained on.
+        link: what turns logits, divided by the temperature, into probabilities.
     """
 
     title: str
@@ -176,3 +179,4 @@ class Report:
     how_trained: Sequence[tuple[str, Any]] = ()
     notes: Sequence[str] = ()
     held_out: bool = True
+    link: str = "softmax"

@@ -29,7 +29,8 @@ from luce.calibration import fit_temperature
 from luce.datasets import Dataset, open_dataset
 from luce.errors import LuceError
 from luce.files import write_atomically
-from luce.links import softmax
+from luce.heads import at_test_time, is_sparse, on_logits
+from luce.links import Link
 from luce.metrics import brier, ece, nll
 from luce.torch.checkpoint import Checkpoint, identity
 from luce.torch.comparison import Comparison, Run, parse_runs
@@ -92,6 +93,8 @@ def compare(
         name: recipe if isinstance(recipe, Recipe) else recipe_for(ready.classes, n, grey=grey, **recipe)
         for name, recipe in recipes.items()
     }
+    for recipe in whole.values():
+        at_test_time(recipe.link)  # refuses what is no distribution
     for recipe in whole.values():  # what does not suit the pictures is told before anything is trained or written
         new_classifier(recipe, ready.train[0][:2], len(ready.classes), 0)
     jobs = {
@@ -170,13 +173,10 @@ def measure_run(
     seconds = time.perf_counter() - began
     logits, known = (logits_of(model, part[0]).double().numpy() for part in (data.test, data.calibration))
     target, known_target = data.test[1].numpy(), data.calibration[1].numpy()
-    p = np.asarray(job.recipe.link.probabilities(logits))
-    temperature = nll_calibrated = ece_calibrated = None
-    log_p, known_log_p = (_logarithms(job.recipe, z) for z in (logits, known))
-    if log_p is not None and known_log_p is not None:
-        temperature = fit_temperature(known_log_p, known_target).value
-        calibrated = softmax(log_p, temperature=temperature)
-        nll_calibrated, ece_calibrated = nll(calibrated, target), ece(calibrated, target)
+    served = on_logits(at_test_time(job.recipe.link)[0])
+    p, (logits, known) = np.asarray(job.recipe.link.probabilities(logits)), _as_served(job.recipe.link, logits, known)
+    temperature = fit_temperature(known, known_target, link=served).value
+    calibrated = np.asarray(served.probabilities(logits / temperature))
     return Run(
         job.variant,
         job.seed,
@@ -186,17 +186,18 @@ def measure_run(
         brier=brier(p, target),
         ece=ece(p, target),
         temperature=temperature,
-        nll_calibrated=nll_calibrated,
-        ece_calibrated=ece_calibrated,
+        nll_calibrated=nll(calibrated, target),
+        ece_calibrated=ece(calibrated, target),
         epochs=epochs[-1],
         seconds=round(seconds, 3),
     )
 
 
-def _logarithms(recipe: Recipe, logits: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Logarithms of the link's probabilities, unless one is 0: powers of it stay 0 at any temperature."""
-    log_p = np.asarray(recipe.link.log_probabilities(logits))
-    return log_p if bool(np.isfinite(log_p).all()) else None
+def _as_served(link: Link, *logits: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """What a model file divides by its temperature, see `luce.heads`."""
+    served, scale = at_test_time(link)
+    for z in logits:
+        yield z * scale if is_sparse(served) else np.asarray(link.log_probabilities(z))
 
 
 def _identity(recipe: Recipe, data: Data, seed: int) -> str:

@@ -29,7 +29,7 @@ class Run:
         nll: mean negative log-likelihood of the link's own probabilities in nats; infinite where one was 0.
         brier: their mean squared error, 0 … 2.
         ece: their expected calibration error.
-        temperature: fitted on pictures that were not trained on; None where a probability of 0 left none to fit.
+        temperature: fitted on pictures that were not trained on, as `luce train` does it.
         nll_calibrated, ece_calibrated: the same figures at that temperature.
         epochs: trained.
         seconds: of the training.
@@ -42,9 +42,9 @@ class Run:
     nll: float
     brier: float
     ece: float
-    temperature: float | None
-    nll_calibrated: float | None
-    ece_calibrated: float | None
+    temperature: float
+    nll_calibrated: float
+    ece_calibrated: float
     epochs: int
     seconds: float
 
@@ -68,9 +68,9 @@ class Comparison:
     runs: tuple[Run, ...]
 
     def values(self, variant: str, figure: str) -> dict[int, float]:
-        """A figure of each finished run of a variant, by seed; those that are None are left out."""
-        found = {run.seed: getattr(run, figure) for run in self.runs if run.variant == variant}
-        return {seed: float(found[seed]) for seed in sorted(found) if found[seed] is not None}
+        """A figure of each finished run of a variant, by seed."""
+        found: dict[int, float] = {run.seed: getattr(run, figure) for run in self.runs if run.variant == variant}
+        return dict(sorted(found.items()))
 
     def mean(self, variant: str, figure: str) -> Estimate | None:
         """Mean of a figure over the seeds."""
@@ -135,7 +135,7 @@ def parse_runs(text: str) -> tuple[Run, ...]:
     content = json.loads(text)
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']}")
-    return tuple(Run(**{**run, "nll": math.inf if run["nll"] is None else run["nll"]}) for run in content["runs"])
+    return tuple(Run(**{k: math.inf if v is None else v for k, v in run.items()}) for run in content["runs"])
 
 
 def _verdict(name: str, first: str, difference: Estimate | None) -> str:

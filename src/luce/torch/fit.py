@@ -19,7 +19,8 @@ from luce.backbones import Backbone, open_session, run
 from luce.calibration import fit_temperature
 from luce.datasets import Dataset, folds, open_dataset
 from luce.files import write_atomically
-from luce.links import Link, PseudoSoftmax, SoftMargin, Softmax
+from luce.heads import at_test_time, is_sparse, on_logits
+from luce.links import Link, Softmax
 from luce.links.parse import split_spec
 from luce.parallel import map_chunks
 from luce.torch.augment import Augment, mirrors
@@ -74,8 +75,8 @@ def fit(
 
     Raises:
         DataError: the data cannot be used.
-        ValueError: the recipe does not suit the data, its link's probabilities are not a softmax of the logits, or
-            `checkpoint` is there and not to be resumed.
+        ValueError: the recipe does not suit the data or the options, no model file holds its link, or `checkpoint` is
+            there and not to be resumed.
         LuceError: the checkpoint cannot be used.
     """
     began = time.perf_counter()
@@ -89,18 +90,18 @@ def fit(
         say(f"There is no {checkpoint} to go on from: the training begins anew.")
     dataset = open_dataset(data, progress=progress)
     options.check_names(dataset.classes)
+    _check_link(recipe.link if recipe else (wanted or {}).get("link") or Softmax(), dataset, options)
     pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
     ready = make_ready(dataset, pixels, options, progress, say)
     pictures = as_pictures(ready.train_values, pixels)
     recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **(wanted or {}))
-    scale = softmax_scale(recipe.link)
     say(
         f"{len(pictures):,} pictures to train on, {len(ready.to_measure):,} held out, {len(dataset.classes)} classes; "
         f"network {recipe.network}, {recipe.epochs} epochs."
     )
     model, held = _trained(ready, pictures, options, recipe, checkpoint, log, progress, say)
     backbone = to_backbone(model, f"network:{recipe.network}", pixels.preparation)
-    head, ready = _head(model, backbone, ready, pixels, options, scale, held)
+    head, ready = _head(model, backbone, ready, pixels, options, recipe.link, held)
     if head.temperature.note:
         say(head.temperature.note)
     evaluation = measured(ready, head, options.seed) if len(ready.to_measure) else None
@@ -167,21 +168,18 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
     return Recipe(**{**suited, **given})
 
 
-def softmax_scale(link: Link) -> float:
-    """What logits are multiplied by for softmax to give the link's probabilities.
+def _check_link(link: Link, dataset: Dataset, options: Options) -> None:
+    """Check that a model file holds a link, and that it can follow the class shares that are asked for.
 
     Raises:
-        ValueError: its probabilities are not a softmax of the logits: a model file cannot hold it.
+        ValueError: it does not.
     """
-    match link:
-        case Softmax(t) | SoftMargin(temperature=t):
-            return 1 / t
-        case PseudoSoftmax(t):
-            return float(np.log(2)) / t
-    raise ValueError(
-        "link: a model file holds links whose probabilities are a softmax of the logits (softmax, soft_margin, "
-        f"pseudo_softmax), not {link!r}; luce.torch.train_network trains with any link"
-    )
+    as_it_is = options.class_weight is None and options.prior == "train" and dataset.weights is None
+    if is_sparse(at_test_time(link)[0]) and not as_it_is:
+        raise ValueError(
+            f"link: the probabilities of {link!r}, of which many are 0, cannot be corrected to other class shares: "
+            "leave out class weights, prior and weights of rows, or take a link without zeros, such as softmax"
+        )
 
 
 @contextmanager
@@ -257,22 +255,23 @@ def _head(
     ready: Ready,
     pixels: Backbone,
     options: Options,
-    scale: float,
+    link: Link,
     held: NDArray[np.bool_],
 ) -> tuple[Head, Ready]:
     """The last layer with its temperature, and the data with the network's features."""
     weight = class_weights(ready.to_train, options.class_weight)[ready.to_train.labels]
     shift = prior_shift(ready.to_train, weight, options.prior)
+    served, scale = at_test_time(link)
     weights, bias = (part.detach().double().numpy() * scale for part in model.head.linear())
-    bias = bias + shift
-    rough = Head(weights, bias - bias.mean(), 0.0, (), fit_temperature(np.zeros((0, len(bias))), np.zeros(0, np.int64)))
+    unknown = fit_temperature(np.zeros((0, len(bias))), np.zeros(0, np.int64))
+    rough = Head(weights, bias, 0.0, (), unknown, served, shift)
     test, calibration = (
         _features(backbone, pixels, values, options.threads) for values in (ready.test_values, ready.train_values[held])
     )
     logits = rough.logits(calibration) if len(calibration) else np.zeros((0, len(bias)))
     target = ready.to_train.labels[held]
     stated = np.exp(shift)[target] * weight[held]  # rows weighted to the stated prior
-    head = replace(rough, temperature=fit_temperature(logits, target, stated))
+    head = replace(rough, temperature=fit_temperature(logits, target, stated, link=on_logits(served)))
     if len(test):
         return head, replace(ready, test_values=test)
     return head, replace(ready, train_values=_features(backbone, pixels, ready.train_values, options.threads))

@@ -15,6 +15,7 @@ from luce.classifier import ImageClassifier
 from luce.datasets import Dataset, Problem
 from luce.errors import ImageError, ModelError
 from luce.evaluation import Evaluation
+from luce.heads import is_sparse
 from luce.images import load
 from luce.model_file import Golden
 from luce.training.head import Head
@@ -45,6 +46,7 @@ def make_card(
     from luce import __version__
 
     t = head.temperature
+    loss = "fenchel_young" if is_sparse(head.link) else "nll"
     training = {
         "luce_version": __version__,
         "data": data.name,
@@ -70,11 +72,12 @@ def make_card(
         calibration={
             "method": "temperature" if t.fitted else "none",
             "n_rows": t.n_rows,
-            "nll_before": t.nll_before if t.n_rows else None,
-            "nll_after": t.nll_after if t.n_rows else None,
+            f"{loss}_before": t.loss_before if t.n_rows else None,
+            f"{loss}_after": t.loss_after if t.n_rows else None,
             "note": t.note,
         },
         training=training,
+        link=head.link,
     )
 
 
@@ -99,7 +102,8 @@ def assemble(
     Raises:
         ModelError: the model file gives other probabilities than the features did.
     """
-    plain = ImageClassifier(model_file.build(backbone.graph, head.weights, head.bias, card), card)
+    layer = (backbone.graph, head.weights, head.bias, card)
+    plain = ImageClassifier(model_file.build(*layer, shift=head.shift), card)
     alone = open_session(head.graph(backbone.dtype))
     golden = []
     for i in np.unique(np.linspace(0, len(data) - 1, _N_GOLDEN).astype(int)):
@@ -116,4 +120,4 @@ def assemble(
                 "it was measured with; the cached features are stale: train again with --no-cache"
             )
         golden.append(Golden(pixels, probabilities))
-    return ImageClassifier(model_file.build(backbone.graph, head.weights, head.bias, card, golden), card)
+    return ImageClassifier(model_file.build(*layer, golden, shift=head.shift), card)

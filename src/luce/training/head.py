@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from luce import model_file
 from luce.backbones import open_session, run
 from luce.calibration import Temperature, fit_temperature
 from luce.datasets import Dataset, folds
+from luce.links import Link, Softmax
 from luce.regression import Penalty, Rows, choose_strength, mean_and_deviation, solve, standard
 from luce.training.options import ClassWeight, Options, Prior, Progress
 
@@ -23,7 +24,7 @@ _FINAL_TOL = 1e-4  # of the objective, proven
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """A fitted head: logits = features @ weights.T + bias, for raw features.
+    """A fitted head: scores = features @ weights.T + bias, for raw features, and what `luce.heads` puts behind them.
 
     Attributes:
         weights: (K, D).
@@ -32,6 +33,8 @@ class Head:
         path: (strength, out-of-fold negative log-likelihood) for every strength tried; empty when there was too
             little data to choose.
         temperature: fitted on the out-of-fold logits.
+        link: at test time.
+        shift: (K,) added to the logarithms of the probabilities, for other class shares.
     """
 
     weights: NDArray[np.float64]
@@ -39,10 +42,14 @@ class Head:
     strength: float
     path: tuple[tuple[float, float], ...]
     temperature: Temperature
+    link: Link = field(default_factory=Softmax)
+    shift: NDArray[np.float64] | None = None
 
     def graph(self, dtype: np.dtype[Any]) -> bytes:
         """The nodes that the model file holds, on their own, for features of the given dtype."""
-        return model_file.build_head(self.weights, self.bias, self.temperature.value, dtype=dtype)
+        return model_file.build_head(
+            self.weights, self.bias, self.temperature.value, dtype=dtype, link=self.link, shift=self.shift
+        )
 
     def logits(self, features: NDArray[np.generic]) -> NDArray[np.float64]:
         """Logits (N, K) of features (N, D), as the model file computes them."""

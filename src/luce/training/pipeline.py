@@ -10,6 +10,7 @@ from typing import Any
 from luce.classifier import ImageClassifier
 from luce.datasets import Dataset, Problem, open_dataset
 from luce.evaluation import Evaluation, evaluate_logits
+from luce.heads import on_logits
 from luce.images import MAX_PIXELS
 from luce.training.assemble import assemble, make_card
 from luce.training.head import Head, fit_head
@@ -85,6 +86,7 @@ def measured(ready: Ready, head: Head, seed: int) -> Evaluation:
         ready.to_measure,
         ready.to_measure.classes,
         temperature=head.temperature.value,
+        link=on_logits(head.link),
         problems=ready.problems,
         seed=seed,
     )

@@ -135,7 +135,8 @@ def parse_runs(text: str) -> tuple[Run, ...]:
     content = json.loads(text)
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']}")
-    return tuple(Run(**{k: math.inf if v is None else v for k, v in run.items()}) for run in content["runs"])
+    runs: list[dict[str, Any]] = [{k: math.inf if v is None else v for k, v in run.items()} for run in content["runs"]]
+    return tuple(Run(**run) for run in runs)
 
 
 def _verdict(name: str, first: str, difference: Estimate | None) -> str:

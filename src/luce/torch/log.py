@@ -1,7 +1,7 @@
 """What a training says of each epoch, for other programs: lines of JSON, and TensorBoard's events.
 
-Each function makes a listener for `train_network`'s `on_epoch`. It is told all epochs so far, so a training that was cut
-off and goes on leaves no gap and nothing twice.
+Each function makes a listener for `train_network`'s `on_epoch`. It is told all epochs so far, so a training that was
+cut off and goes on leaves no gap and nothing twice.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from luce.heads import at_test_time, is_sparse, on_logits
 from luce.links import Link, Softmax
 from luce.links.parse import split_spec
 from luce.parallel import map_chunks
+from luce.torch import finetune
 from luce.torch.augment import Augment, mirrors
 from luce.torch.checkpoint import Checkpoint, identity
 from luce.torch.export import to_backbone
@@ -35,14 +36,14 @@ from luce.training.assemble import assemble, make_card
 from luce.training.head import Head, class_weights, prior_shift
 from luce.training.options import Progress, Say
 from luce.training.pipeline import measured
-from luce.training.ready import Ready, choose_backbone, make_ready
+from luce.training.ready import Ready, choose_backbone, gathered, make_ready
 
 _CALIBRATION_FOLDS = 10  # one of them is not trained on: it measures each epoch and fits the temperature
 _CHUNK = 256
 _GREY_SHIFT, _COLOUR_SHIFT = 0.08, 0.125
 _LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 10, 50, 200_000  # pictures to be seen in all
 _BATCHES = 80  # in an epoch, at least
-FROM_SCRATCH = tuple(name for name in NETWORKS if name != "efficientnet_lite0")
+FROM_SCRATCH = tuple(name for name in NETWORKS if name != finetune.NETWORK)
 
 
 def fit(
@@ -91,15 +92,19 @@ def fit(
     dataset = open_dataset(data, progress=progress)
     options.check_names(dataset.classes)
     _check_link(recipe.link if recipe else (wanted or {}).get("link") or Softmax(), dataset, options)
-    pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
-    ready = make_ready(dataset, pixels, options, progress, say)
+    wanted = {"network": recipe.network} if recipe else wanted or {}
+    if finetune.is_meant(wanted.get("network", "cnn")):
+        pixels = finetune.pixels(progress)
+    else:
+        pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
+    ready, held = _set_aside(make_ready(dataset, pixels, options, progress, say), options.seed)
     pictures = as_pictures(ready.train_values, pixels)
-    recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **(wanted or {}))
+    recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **wanted)
     say(
         f"{len(pictures):,} pictures to train on, {len(ready.to_measure):,} held out, {len(dataset.classes)} classes; "
         f"network {recipe.network}, {recipe.epochs} epochs."
     )
-    model, held = _trained(ready, pictures, options, recipe, checkpoint, log, progress, say)
+    model = _trained(ready, held, pixels, options, recipe, checkpoint, log, progress, say)
     backbone = to_backbone(model, f"network:{recipe.network}", pixels.preparation)
     head, ready = _head(model, backbone, ready, pixels, options, recipe.link, held)
     if head.temperature.note:
@@ -116,7 +121,7 @@ def fit(
 
 def wishes(
     *,
-    network: str,
+    network: str | None,
     link: Link | None = None,
     head: str | None = None,
     epochs: int | None = None,
@@ -125,7 +130,8 @@ def wishes(
     """What was asked for of a recipe, checked before any data is read.
 
     Args:
-        network: of the recipe, with its options.
+        network: of the recipe, with its options, to be trained from scratch; `None` for the embedded one, to be trained
+            on.
         link: of the recipe.
         head: of the recipe, with its options.
         epochs: of the recipe.
@@ -134,7 +140,9 @@ def wishes(
     Raises:
         ValueError: an unknown network, head or setting, or a value out of range.
     """
-    given = {"network": network, "link": link, "head": head, "epochs": epochs}
+    if network is not None and split_spec("network", network)[0] not in FROM_SCRATCH:
+        raise ValueError(f"network: must be one of {', '.join(FROM_SCRATCH)}, got {network!r}")
+    given: dict[str, Any] = {"network": network or finetune.NETWORK, "link": link, "head": head, "epochs": epochs}
     given |= parse_settings(settings) if settings else {}
     recipe_for(("",), 1, grey=True, **given)
     return given
@@ -152,20 +160,21 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
         ValueError: an unknown network, or a value out of range.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if split_spec("network", given.get("network", "cnn"))[0] not in FROM_SCRATCH:
-        raise ValueError(f"network: must be one of {', '.join(FROM_SCRATCH)}, got {given['network']!r}")
-    check_specs(given.get("network", "cnn"), given.get("head", "linear"))
-    shift = _GREY_SHIFT if grey else _COLOUR_SHIFT
-    moved = Augment(shift=shift, flip=True) if mirrors(classes) else Augment(shift=shift, turn=10, zoom=0.1)
+    network = given.get("network", "cnn")
+    check_specs(network, given.get("head", "linear"))
+    suited = finetune.suited(classes) if finetune.is_meant(network) else _suited(classes, max(n_pictures, 1), grey=grey)
     if isinstance(given.get("augment"), Mapping):
-        given["augment"] = replace(moved, **given["augment"])
-    n = max(n_pictures, 1)
-    suited = {
-        "augment": moved,
+        given["augment"] = replace(suited["augment"], **given["augment"])
+    return Recipe(**{**suited, **given})
+
+
+def _suited(classes: Sequence[str], n: int, *, grey: bool) -> dict[str, Any]:
+    shift = _GREY_SHIFT if grey else _COLOUR_SHIFT
+    return {
+        "augment": Augment(shift=shift, flip=True) if mirrors(classes) else Augment(shift=shift, turn=10, zoom=0.1),
         "epochs": min(max(_LEAST_EPOCHS, _SEEN // n), _MOST_EPOCHS),
         "batch_size": 1 << min(max(n // _BATCHES, 16), 128).bit_length() - 1,
     }
-    return Recipe(**{**suited, **given})
 
 
 def _check_link(link: Link, dataset: Dataset, options: Options) -> None:
@@ -206,21 +215,34 @@ def as_pictures(values: NDArray[Any], pixels: Backbone) -> torch.Tensor:
     return torch.from_numpy(values).reshape(len(values), height, width, values.shape[1] // (height * width))
 
 
+def _set_aside(ready: Ready, seed: int) -> tuple[Ready, NDArray[np.bool_]]:
+    """The same pictures, with a tenth that is not trained on as the last of them, and which these are."""
+    held = held_back(ready, seed)
+    order = np.argsort(held, kind="stable")
+    values = gathered(ready.train_values, order)
+    ready = replace(ready, to_train=ready.to_train.take(order), train_values=values, units=ready.units[order])
+    return ready, held[order]
+
+
 def _trained(
     ready: Ready,
-    pictures: torch.Tensor,
+    held: NDArray[np.bool_],
+    pixels: Backbone,
     options: Options,
     recipe: Recipe,
     checkpoint: Path | None,
     log: Path | None,
     progress: Progress,
     say: Say,
-) -> tuple[Classifier, NDArray[np.bool_]]:
-    """The network, and which pictures were kept from it."""
+) -> Classifier:
+    """The network, trained on the pictures that are not held, or gone on with."""
+    pictures = as_pictures(ready.train_values, pixels)
     target = torch.from_numpy(ready.to_train.labels.astype(np.int64))
-    held = held_back(ready, options.seed)
-    seen, kept = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+    n_seen = int((~held).sum())  # the first ones: a slice of many pictures is no copy
     weight = class_weights(ready.to_train, options.class_weight)
+    head = None
+    if finetune.is_meant(recipe.network) and recipe.head == "linear" and not (checkpoint and checkpoint.exists()):
+        head = _first_head(ready, held, pixels, options, recipe, progress, say)
 
     def on_epoch(history: tuple[dict[str, float], ...]) -> None:
         if log is not None:  # whole each time: a kill loses no line and doubles none
@@ -233,20 +255,41 @@ def _trained(
     with threads(options.threads):
         state = None
         if checkpoint is not None:
-            state = Checkpoint(checkpoint, identity(recipe, pictures[seen], target[seen], options.seed))
-        model = train_network(
-            pictures[seen],
-            target[seen],
+            state = Checkpoint(checkpoint, identity(recipe, pictures[:n_seen], target[:n_seen], options.seed))
+        return train_network(
+            pictures[:n_seen],
+            target[:n_seen],
             len(ready.to_train.classes),
             recipe,
             seed=options.seed,
+            head=head,
             class_weight=None if options.class_weight is None else torch.from_numpy(weight.astype(np.float32)),
-            validation=(pictures[kept], target[kept]),
+            validation=(pictures[n_seen:], target[n_seen:]),
             checkpoint=state,
             on_step=lambda done, total: progress("Training the network", done, total),
             on_epoch=on_epoch,
         )
-    return model, held
+
+
+def _first_head(
+    ready: Ready,
+    held: NDArray[np.bool_],
+    pixels: Backbone,
+    options: Options,
+    recipe: Recipe,
+    progress: Progress,
+    say: Say,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last layer of a network that goes on from the embedded backbone."""
+    features = _features(finetune.embedded(progress), pixels, ready.train_values, options.threads)
+    data = ready.to_train.take(np.flatnonzero(~held))
+    weights, bias = finetune.first_head(data, features[~held], ready.units[~held], options, progress)
+    if held.any():
+        found = (features[held] @ weights.numpy().T + bias.numpy()).argmax(1)
+        right = float((found == ready.to_train.labels[held]).mean())
+        say(f"Before the first epoch {right:.2%} of the calibration pictures are right, by softmax regression.")
+    scale = softmax_scale(recipe.link)
+    return weights / scale, bias / scale
 
 
 def _head(

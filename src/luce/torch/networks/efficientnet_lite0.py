@@ -10,8 +10,10 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from luce.backbones.efficientnet_lite import BATCH_NORM_EPSILON, STAGES, read_weights, same_padding
+from luce.torch.margins import whole
 from luce.torch.networks.parts import average, check_picture, convolution
 
 LEAST = 16  # pixels: one is left behind four strides
@@ -45,6 +47,13 @@ class Convolution(nn.Sequential):
             nn.ReLU6() if relu else nn.Identity(),
         )
         self.size = (-(-size[0] // stride), -(-size[1] // stride))
+
+    def fold(self) -> None:
+        """Make one convolution with biases of convolution and batch norm, as they are in evaluation."""
+        alone, norm = self[1].eval(), self[2].eval()
+        assert isinstance(alone, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        self[1], self[2] = fuse_conv_bn_eval(alone, norm), nn.Identity()
 
 
 class InvertedResidual(nn.Module):
@@ -129,7 +138,23 @@ def _load(network: EfficientNetLite0, channels: int) -> None:
         module[2].load_state_dict({name[len(start) :]: w for name, w in weights.items() if name.startswith(start)})
 
 
-def build(channels: int, height: int, width: int, *, pretrained: bool = True) -> EfficientNetLite0:
+def _freeze(network: EfficientNetLite0, parts: int) -> None:
+    """Keep the first parts as they are, all batch norms' statistics, and the filters of a single channel.
+
+    Of these the gradient takes as long as all the rest, and they are one weight in eighteen.
+    """
+    for _, _, module in network.convolutions():
+        module.fold()
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d) and part.groups > 1:
+            part.requires_grad_(False)
+    for part in (network.stem, *network.stages)[:parts]:
+        part.requires_grad_(False)
+
+
+def build(
+    channels: int, height: int, width: int, *, pretrained: bool = True, frozen: int | None = None
+) -> EfficientNetLite0:
     """EfficientNet-Lite0 for pictures of any size from 16 x 16; the weights were trained on 224 x 224.
 
     Args:
@@ -137,6 +162,9 @@ def build(channels: int, height: int, width: int, *, pretrained: bool = True) ->
         height: of the pictures: other sizes run too, padded as this one.
         width: of the pictures, likewise.
         pretrained: begin with the weights of ImageNet.
+        frozen: for training on: of the stem and the seven stages, so many at the beginning stay as they are, which
+            takes less time, as do depthwise filters; batch norms are folded into the convolutions, so that their
+            statistics stay. `None` trains everything, norms by the statistics of each batch.
 
     Raises:
         TypeError, ValueError: the message names the argument.
@@ -148,7 +176,11 @@ def build(channels: int, height: int, width: int, *, pretrained: bool = True) ->
             f"efficientnet_lite0: channels must be 3 or 1 with the weights of ImageNet, got {channels}; "
             "pass pretrained=False for others"
         )
+    if frozen is not None:
+        whole("efficientnet_lite0", "frozen", frozen, 0, len(STAGES) + 1)
     network = EfficientNetLite0(channels, height, width)
     if pretrained:
         _load(network, channels)
+    if frozen is not None:
+        _freeze(network, frozen)
     return network

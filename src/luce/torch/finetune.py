@@ -1,0 +1,81 @@
+"""The embedded backbone trained on with the user's pictures: what differs from a network trained from scratch.
+
+The last layer begins at the softmax regression on the features as they are, and not at random, which would spoil them
+before it is of use (Kumar et al. 2022, arXiv 2202.10054).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from luce.backbones import Backbone, open_backbone
+from luce.datasets import Dataset
+from luce.links.parse import split_spec
+from luce.torch.augment import Augment, mirrors
+from luce.training import Options
+from luce.training.head import class_weights, fit_head, prior_shift
+from luce.training.options import Progress
+
+_NAME = "efficientnet_lite0"
+NETWORK: Final = f"{_NAME}:frozen=3"  # parts that stay as they are: the stem and two stages
+_SIDE = 160  # pixels, in training
+_CROP = 0.7
+_EPOCHS = 8
+_BATCH = 32
+_RATE, _TRUNK_RATE = 1e-3, 0.1
+
+
+def embedded(progress: Progress) -> Backbone:
+    """The backbone that the network begins as."""
+    return open_backbone("efficientnet-lite0", (0, 0), grey=False, progress=progress)
+
+
+def pixels(progress: Progress) -> Backbone:
+    """Pixels as the embedded backbone takes them."""
+    spec = embedded(progress).preparation
+    found = open_backbone("none", (spec.width, spec.height), grey=False, progress=progress)
+    assert found.preparation == spec
+    return found
+
+
+def is_meant(network: str) -> bool:
+    """Whether a recipe's network is the embedded one."""
+    return split_spec("network", network)[0] == _NAME
+
+
+def suited(classes: Sequence[str]) -> dict[str, Any]:
+    """Fields of a recipe that suit photos of these classes."""
+    return {
+        "augment": Augment(crop=_CROP, flip=mirrors(classes), side=_SIDE),
+        "epochs": _EPOCHS,
+        "batch_size": _BATCH,
+        "learning_rate": _RATE,
+        "trunk_rate": _TRUNK_RATE,
+        "bfloat16": False,  # gradients of depthwise convolutions are slower in it
+    }
+
+
+def first_head(
+    data: Dataset, features: NDArray[np.float32], units: NDArray[np.int64], options: Options, progress: Progress
+) -> tuple[Tensor, Tensor]:
+    """Weights (K, D) and biases (K,) of softmax regression, trained as a network is: to no stated prior, rows alike.
+
+    Args:
+        data: the N pictures to train on.
+        features: (N, D) of the embedded backbone.
+        units: (N,) rows with the same number stay in the same fold.
+        options: class weights, seed, threads.
+        progress: called with (stage, done, total).
+    """
+    data = replace(data, weights=None)
+    head = fit_head(data, features, units, options, progress)
+    weight = class_weights(data, options.class_weight)[data.labels]
+    bias = head.bias - prior_shift(data, weight, options.prior)
+    return torch.from_numpy(head.weights).float(), torch.from_numpy(bias).float()

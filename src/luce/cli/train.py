@@ -76,7 +76,8 @@ def train(
         link: Whose loss the network minimises and whose probabilities the model gives: softmax, taylor, soft-margin,
             sm-taylor, spherical, sparsemax, entmax or pseudo, with parameters, such as taylor:degree=4,
             entmax:alpha=1.5 or soft-margin:margin=0.6,temperature=4.
-        epochs: How often the network sees every picture; by default 10 to 50, more for fewer pictures.
+        epochs: How often the network sees every picture; by default 5 to 30 with --finetune, 10 to 50 with --network,
+            more for fewer pictures.
         resume: Go on with a training of a network that was cut off; it ends with the same weights.
         log: A file that gets a line of JSON after each epoch of a network.
         test_share: Share of the pictures that is held out to measure; ignored where the data is already split.

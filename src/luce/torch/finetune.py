@@ -25,10 +25,8 @@ from luce.training.options import Progress
 
 _NAME = "efficientnet_lite0"
 NETWORK: Final = f"{_NAME}:frozen=3"  # parts that stay as they are: the stem and two stages
-_SIDE = 160  # pixels, in training
-_CROP = 0.7
-_EPOCHS = 8
-_BATCH = 32
+_VARIED: Final = Augment(crop=0.5, mixup=0.4, side=160)  # 160 pixels of parts show things as large as 224 of the whole
+_LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 5, 30, 20_000  # pictures to be seen in all
 _RATE, _TRUNK_RATE = 1e-3, 0.1
 
 
@@ -50,15 +48,15 @@ def is_meant(network: str) -> bool:
     return split_spec("network", network)[0] == _NAME
 
 
-def suited(classes: Sequence[str]) -> dict[str, Any]:
-    """Fields of a recipe that suit photos of these classes."""
+def suited(classes: Sequence[str], n: int) -> dict[str, Any]:
+    """Fields of a recipe that suit n photos of these classes."""
     return {
-        "augment": Augment(crop=_CROP, flip=mirrors(classes), side=_SIDE),
-        "epochs": _EPOCHS,
-        "batch_size": _BATCH,
+        "augment": replace(_VARIED, flip=mirrors(classes)),
+        "epochs": min(max(_SEEN // n, _LEAST_EPOCHS), _MOST_EPOCHS),
+        "batch_size": 32,
         "learning_rate": _RATE,
         "trunk_rate": _TRUNK_RATE,
-        "bfloat16": False,  # gradients of depthwise convolutions are slower in it
+        "label_smoothing": 0.1,
     }
 
 

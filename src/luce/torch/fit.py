@@ -162,7 +162,8 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
     given = {name: value for name, value in given.items() if value is not None}
     network = given.get("network", "cnn")
     check_specs(network, given.get("head", "linear"))
-    suited = finetune.suited(classes) if finetune.is_meant(network) else _suited(classes, max(n_pictures, 1), grey=grey)
+    n = max(n_pictures, 1)
+    suited = finetune.suited(classes, n) if finetune.is_meant(network) else _suited(classes, n, grey=grey)
     if isinstance(given.get("augment"), Mapping):
         given["augment"] = replace(suited["augment"], **given["augment"])
     return Recipe(**{**suited, **given})

@@ -53,7 +53,7 @@ class Convolution(nn.Sequential):
         alone, norm = self[1].eval(), self[2].eval()
         assert isinstance(alone, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        self[1], self[2] = fuse_conv_bn_eval(alone, norm), nn.Identity()
+        self[1], self[2] = fuse_conv_bn_eval(alone, norm).requires_grad_(), nn.Identity()
 
 
 class InvertedResidual(nn.Module):
@@ -67,13 +67,22 @@ class InvertedResidual(nn.Module):
         self.expand = Convolution(before, inside, 1, 1, size) if expansion > 1 else None
         self.depthwise = Convolution(inside, inside, kernel, stride, size, depthwise=True)
         self.project = Convolution(inside, after, 1, 1, self.depthwise.size, relu=False)
-        self.residual = residual
+        self.residual, self.strided = residual, stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, after, H / stride, W / stride) of (N, before, H, W)."""
         inside = x if self.expand is None else self.expand(x)
-        result: Tensor = self.project(self.depthwise(inside))
+        result: Tensor = self.project(self._filtered(inside))
         return result + x if self.residual else result
+
+    def _filtered(self, x: Tensor) -> Tensor:
+        maps: Tensor
+        if self.strided and torch.is_autocast_enabled("cpu"):  # their gradient in bfloat16 takes ten times as long
+            with torch.autocast("cpu", enabled=False):
+                maps = self.depthwise(x.float())
+        else:
+            maps = self.depthwise(x)
+        return maps
 
     def convolutions(self) -> list[tuple[str, str, Convolution]]:
         """Names of convolution and batch norm in the weights file, and the module that they belong to."""

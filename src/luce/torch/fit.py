@@ -43,7 +43,7 @@ _CHUNK = 256
 _GREY_SHIFT, _COLOUR_SHIFT = 0.08, 0.125
 _LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 10, 50, 200_000  # pictures to be seen in all
 _BATCHES = 80  # in an epoch, at least
-FROM_SCRATCH = tuple(name for name in NETWORKS if name != finetune.NETWORK)
+FROM_SCRATCH = tuple(name for name in NETWORKS if not finetune.is_meant(name))
 
 
 def fit(
@@ -91,9 +91,10 @@ def fit(
         say(f"There is no {checkpoint} to go on from: the training begins anew.")
     dataset = open_dataset(data, progress=progress)
     options.check_names(dataset.classes)
-    _check_link(recipe.link if recipe else (wanted or {}).get("link") or Softmax(), dataset, options)
-    wanted = {"network": recipe.network} if recipe else wanted or {}
-    if finetune.is_meant(wanted.get("network", "cnn")):
+    wanted = wanted or {}
+    _check_link(recipe.link if recipe else wanted.get("link") or Softmax(), dataset, options)
+    tuned = finetune.is_meant(recipe.network if recipe else wanted.get("network", "cnn"))
+    if tuned:
         pixels = finetune.pixels(progress)
     else:
         pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
@@ -106,6 +107,8 @@ def fit(
     )
     model = _trained(ready, held, pixels, options, recipe, checkpoint, log, progress, say)
     backbone = to_backbone(model, f"network:{recipe.network}", pixels.preparation)
+    if tuned:
+        backbone = replace(backbone, licence=finetune.embedded(progress).licence)
     head, ready = _head(model, backbone, ready, pixels, options, recipe.link, held)
     if head.temperature.note:
         say(head.temperature.note)

@@ -18,8 +18,9 @@ from luce.images import Preparation
 from luce.links import Link, SoftMargin, Softmax
 from luce.torch.export import to_backbone
 from luce.torch.finetune import NETWORK, embedded
-from luce.torch.fit import fit, held_back, recipe_for
+from luce.torch.fit import fit, recipe_for
 from luce.torch.networks import build_network
+from luce.torch.pictures import held_back
 from luce.torch.recipe import Recipe
 from luce.torch.trainer import train_network
 from luce.training import Options

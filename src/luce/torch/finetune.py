@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from luce.backbones import Backbone, open_backbone
-from luce.datasets import Dataset
+from luce.heads import at_test_time
+from luce.links import Link, Softmax
 from luce.links.parse import split_spec
 from luce.torch.augment import Augment, mirrors
+from luce.torch.pictures import features_of
 from luce.training import Options
 from luce.training.head import class_weights, fit_head, prior_shift
-from luce.training.options import Progress
+from luce.training.options import Progress, Say
+from luce.training.ready import Ready
 
 _NAME = "efficientnet_lite0"
 NETWORK: Final = f"{_NAME}:frozen=3"  # parts that stay as they are: the stem and two stages
@@ -61,19 +64,40 @@ def suited(classes: Sequence[str], n: int) -> dict[str, Any]:
 
 
 def first_head(
-    data: Dataset, features: NDArray[np.float32], units: NDArray[np.int64], options: Options, progress: Progress
-) -> tuple[Tensor, Tensor]:
-    """Weights (K, D) and biases (K,) of softmax regression, trained as a network is: to no stated prior, rows alike.
+    ready: Ready,
+    held: NDArray[np.bool_],
+    pixels: Backbone,
+    options: Options,
+    link: Link,
+    progress: Progress,
+    say: Say,
+) -> tuple[Tensor, Tensor] | None:
+    """Weights (K, D) and biases (K,) of softmax regression on the embedded backbone's features.
+
+    It is fitted as a network is trained, to no stated prior, and rows count alike.
 
     Args:
-        data: the N pictures to train on.
-        features: (N, D) of the embedded backbone.
-        units: (N,) rows with the same number stay in the same fold.
+        ready: N pictures, and their pixels.
+        held: (N,) those that are not trained on.
+        pixels: what prepared them.
         options: class weights, seed, threads.
+        link: whose loss is minimised.
         progress: called with (stage, done, total).
+        say: called with sentences for the user.
+
+    Returns:
+        `None` where the link's probabilities are no softmax of the scores.
     """
-    data = replace(data, weights=None)
-    head = fit_head(data, features, units, options, progress)
+    served, scale = at_test_time(link)
+    if served != Softmax():
+        return None
+    features = features_of(embedded(progress), pixels, ready.train_values, options.threads)
+    data = replace(ready.to_train.take(np.flatnonzero(~held)), weights=None)
+    head = fit_head(data, features[~held], ready.units[~held], options, progress)
     weight = class_weights(data, options.class_weight)[data.labels]
     bias = head.bias - prior_shift(data, weight, options.prior)
-    return torch.from_numpy(head.weights).float(), torch.from_numpy(bias).float()
+    if held.any():
+        found = (features[held] @ head.weights.T + bias).argmax(1)
+        right = float((found == ready.to_train.labels[held]).mean())
+        say(f"Before the first epoch {right:.2%} of the calibration pictures are right, by softmax regression.")
+    return torch.from_numpy(head.weights / scale).float(), torch.from_numpy(bias / scale).float()

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from luce.backbones import Backbone, open_session, run
+from luce.backbones import Backbone
 from luce.calibration import fit_temperature
-from luce.datasets import Dataset, folds, open_dataset
+from luce.datasets import Dataset, open_dataset
 from luce.files import write_atomically
 from luce.heads import at_test_time, is_sparse, on_logits
 from luce.links import Link, Softmax
 from luce.links.parse import split_spec
-from luce.parallel import map_chunks
 from luce.torch import finetune
 from luce.torch.augment import Augment, mirrors
 from luce.torch.checkpoint import Checkpoint, identity
 from luce.torch.export import to_backbone
 from luce.torch.networks import NETWORKS
+from luce.torch.pictures import as_pictures, features_of, set_aside
 from luce.torch.recipe import Recipe, parse_settings
 from luce.torch.spec import check_specs
 from luce.torch.trainer import Classifier, train_network
@@ -36,10 +36,8 @@ from luce.training.assemble import assemble, make_card
 from luce.training.head import Head, class_weights, prior_shift
 from luce.training.options import Progress, Say
 from luce.training.pipeline import measured
-from luce.training.ready import Ready, choose_backbone, gathered, make_ready
+from luce.training.ready import Ready, choose_backbone, make_ready
 
-_CALIBRATION_FOLDS = 10  # one of them is not trained on: it measures each epoch and fits the temperature
-_CHUNK = 256
 _GREY_SHIFT, _COLOUR_SHIFT = 0.08, 0.125
 _LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 10, 50, 200_000  # pictures to be seen in all
 _BATCHES = 80  # in an epoch, at least
@@ -98,7 +96,7 @@ def fit(
         pixels = finetune.pixels(progress)
     else:
         pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
-    ready, held = _set_aside(make_ready(dataset, pixels, options, progress, say), options.seed)
+    ready, held = set_aside(make_ready(dataset, pixels, options, progress, say), options.seed)
     pictures = as_pictures(ready.train_values, pixels)
     recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **wanted)
     say(
@@ -206,28 +204,6 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def held_back(ready: Ready, seed: int) -> NDArray[np.bool_]:
-    """Which of the pictures to train on are kept from it, to measure each epoch and to fit the temperature."""
-    labels = ready.to_train.labels
-    n_folds = min(_CALIBRATION_FOLDS, len(np.unique(ready.units)))
-    return folds(labels, n_folds, seed, ready.units) == 0 if n_folds > 1 else labels < 0
-
-
-def as_pictures(values: NDArray[Any], pixels: Backbone) -> torch.Tensor:
-    """Rows of pixels as (N, H, W, C) uint8, C being 1 for grey ones."""
-    height, width = pixels.preparation.height, pixels.preparation.width
-    return torch.from_numpy(values).reshape(len(values), height, width, values.shape[1] // (height * width))
-
-
-def _set_aside(ready: Ready, seed: int) -> tuple[Ready, NDArray[np.bool_]]:
-    """The same pictures, with a tenth that is not trained on as the last of them, and which these are."""
-    held = held_back(ready, seed)
-    order = np.argsort(held, kind="stable")
-    values = gathered(ready.train_values, order)
-    ready = replace(ready, to_train=ready.to_train.take(order), train_values=values, units=ready.units[order])
-    return ready, held[order]
-
-
 def _trained(
     ready: Ready,
     held: NDArray[np.bool_],
@@ -246,7 +222,7 @@ def _trained(
     weight = class_weights(ready.to_train, options.class_weight)
     head = None
     if finetune.is_meant(recipe.network) and recipe.head == "linear" and not (checkpoint and checkpoint.exists()):
-        head = _first_head(ready, held, pixels, options, recipe, progress, say)
+        head = finetune.first_head(ready, held, pixels, options, recipe.link, progress, say)
 
     def on_epoch(history: tuple[dict[str, float], ...]) -> None:
         if log is not None:  # whole each time: a kill loses no line and doubles none
@@ -275,27 +251,6 @@ def _trained(
         )
 
 
-def _first_head(
-    ready: Ready,
-    held: NDArray[np.bool_],
-    pixels: Backbone,
-    options: Options,
-    recipe: Recipe,
-    progress: Progress,
-    say: Say,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last layer of a network that goes on from the embedded backbone."""
-    features = _features(finetune.embedded(progress), pixels, ready.train_values, options.threads)
-    data = ready.to_train.take(np.flatnonzero(~held))
-    weights, bias = finetune.first_head(data, features[~held], ready.units[~held], options, progress)
-    if held.any():
-        found = (features[held] @ weights.numpy().T + bias.numpy()).argmax(1)
-        right = float((found == ready.to_train.labels[held]).mean())
-        say(f"Before the first epoch {right:.2%} of the calibration pictures are right, by softmax regression.")
-    scale = softmax_scale(recipe.link)
-    return weights / scale, bias / scale
-
-
 def _head(
     model: Classifier,
     backbone: Backbone,
@@ -313,7 +268,8 @@ def _head(
     unknown = fit_temperature(np.zeros((0, len(bias))), np.zeros(0, np.int64))
     rough = Head(weights, bias, 0.0, (), unknown, served, shift)
     test, calibration = (
-        _features(backbone, pixels, values, options.threads) for values in (ready.test_values, ready.train_values[held])
+        features_of(backbone, pixels, values, options.threads)
+        for values in (ready.test_values, ready.train_values[held])
     )
     logits = rough.logits(calibration) if len(calibration) else np.zeros((0, len(bias)))
     target = ready.to_train.labels[held]
@@ -321,17 +277,4 @@ def _head(
     head = replace(rough, temperature=fit_temperature(logits, target, stated, link=on_logits(served)))
     if len(test):
         return head, replace(ready, test_values=test)
-    return head, replace(ready, train_values=_features(backbone, pixels, ready.train_values, options.threads))
-
-
-def _features(backbone: Backbone, pixels: Backbone, values: NDArray[Any], n_threads: int) -> NDArray[np.float32]:
-    """The network's features (N, D) of rows of pixels, as the model file computes them."""
-    session = open_session(backbone.graph)
-    pictures = as_pictures(values, pixels).numpy()
-
-    def part(rows: Sequence[int]) -> Sequence[NDArray[np.generic]]:
-        batch = np.broadcast_to(pictures[rows[0] : rows[-1] + 1], (len(rows), *pictures.shape[1:3], 3))
-        return list(run(session, np.ascontiguousarray(batch))[0])
-
-    found = list(map_chunks(range(len(pictures)), part, chunk=_CHUNK, n_threads=n_threads))
-    return np.asarray(found, np.float32).reshape(len(pictures), backbone.n_features)
+    return head, replace(ready, train_values=features_of(backbone, pixels, ready.train_values, options.threads))

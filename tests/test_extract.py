@@ -18,7 +18,7 @@ from PIL import Image
 from luce.backbones import Backbone, FeatureCache, Features, Session, open_backbone, open_session, run
 from luce.backbones import extract as extract_function
 from luce.backbones.extract import chunk_size
-from luce.errors import ImageError, ModelError
+from luce.errors import ImageError, LuceError, ModelError
 from luce.images import MAX_PIXELS, Preparation, Source, load
 from tests.photos import draw
 
@@ -414,3 +414,19 @@ def test_the_network_sees_a_few_rows_at_a_time(backbone: Backbone, session: Sess
     assert np.array_equal(run(Watched(), pixels)[0], pixels.reshape(3000, -1))
     assert seen == [1365, 1365, 270]
     assert run(Watched(), pixels[:0])[0].shape == (0, 192)
+
+
+def test_features_that_memory_would_not_hold_are_kept_on_the_disk(
+    paths: list[Path], backbone: Backbone, session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expected = extract(paths, backbone, session)
+    monkeypatch.setattr(MODULE, "_MEMORY_BYTES", 0)
+    monkeypatch.setenv("LUCE_CACHE", str(tmp_path / "cache"))
+    found = extract(paths, backbone, session)
+    assert isinstance(found.values, np.memmap)
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert not list((tmp_path / "cache").iterdir())  # the file has no name: nothing is left behind
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("LUCE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(LuceError, match="GB of prepared pictures; free some space"):
+        extract(paths, backbone, session)

@@ -284,6 +284,23 @@ def test_pictures_are_varied_by_the_generator_alone() -> None:
     assert not mirrors(["zero", "One"])
 
 
+def test_a_random_part_lies_in_the_picture_and_has_the_side_that_is_wanted() -> None:
+    ramp = torch.arange(0, 256, 4, dtype=torch.uint8)  # the column, times 4
+    x = ramp.expand(40, 64, 64)[..., None].contiguous()
+    for side in (0, 48):
+        varied = augment(x, Augment(crop=0.5, side=side), torch.Generator().manual_seed(0))
+        assert varied.shape == (40, side or 64, side or 64, 1)
+        rows = varied[:, 0, :, 0]
+        steps = rows.diff(dim=1)[:, 1:-1]  # all alike: no edge is drawn out
+        torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), rtol=0, atol=1e-3)
+        share = steps[:, 0] / 4 * (side or 64) / 64
+        assert share.min() >= 0.5 - 1e-3
+        assert share.max() <= 1 + 1e-3
+        assert share.max() - share.min() > 0.3
+        assert rows[:, 0].max() > 60  # some begin at the right
+        assert rows[:, 0].min() < 20
+
+
 def test_the_learning_rate_goes_up_and_down() -> None:
     rates = [one_cycle(share) for share in np.linspace(0, 1, 101)]
     assert max(rates) == pytest.approx(1.0)
@@ -321,6 +338,13 @@ def test_wrong_recipes_are_named(wrong: dict[str, Any], message: str) -> None:
 def test_wrong_augmentations_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must lie in"):
         Augment(**{name: -0.1})  # type: ignore[arg-type]  # none of these names is the boolean one
+
+
+def test_wrong_parts_are_named() -> None:
+    with pytest.raises(ValueError, match="crop must be above 0 and at most 1, got 0"):
+        Augment(crop=0.0)
+    with pytest.raises(ValueError, match="side must be a whole number, at least 0, got -1"):
+        Augment(side=-1)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import luce
 from luce.datasets import Dataset, open_dataset
 from luce.errors import DataError, ModelError
 from luce.training import Options, Training, fit
-from luce.training.ready import _gathered
+from luce.training.ready import gathered
 from tests.photos import EVEN, draw, draw_folder
 
 
@@ -285,12 +285,12 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert training.classifier.verify() == 0.0
 
 
-def test_rows_are_gathered_in_their_own_memory() -> None:
+def test_rows_aregathered_in_their_own_memory() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(50, 300)).astype(np.float32)
     order = rng.permutation(50)[:37]
     expected = values[order]
-    rows = _gathered(values, order)
+    rows = gathered(values, order)
     np.testing.assert_array_equal(rows, expected)
     assert np.shares_memory(rows, values)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -15,12 +17,14 @@ from numpy.typing import NDArray
 from luce.backbones.backbone import Backbone
 from luce.backbones.feature_cache import Entry, FeatureCache
 from luce.backbones.session import Session, run
-from luce.errors import ImageError
+from luce.errors import ImageError, LuceError
 from luce.images import Preparation, Source, load, read_source
 from luce.parallel import map_chunks
+from luce.paths import cache_dir
 
 _CHUNK_BYTES = 1 << 20  # prepared pixels of the pictures that a thread takes at once
 _MOST_PICTURES = 256  # likewise
+_MEMORY_BYTES = 4 << 30  # features beyond this are kept on the disk
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def extract(
         pictures = [_look_up(source, backbone, cache, max_pixels) for source in batch]
         return _compute(pictures, session, cache)
 
-    values = np.empty((len(sources), backbone.n_features), backbone.dtype)
+    values = _room(len(sources), backbone)
     digests = np.empty((len(sources), 32), np.uint8)
     rows: list[int] = []
     notes: list[tuple[str, ...]] = []
@@ -106,6 +110,27 @@ def extract(
             progress(i + 1, len(sources))
     n = len(rows)
     return Features(values[:n], digests[:n], np.array(rows, np.int64), tuple(notes), tuple(refused), n_cached)
+
+
+def _room(n: int, backbone: Backbone) -> NDArray[np.generic]:
+    """An array (n, D) for features: in memory, or in a file without a name, which is gone when nobody uses it."""
+    shape = (n, backbone.n_features)
+    n_bytes = n * backbone.n_features * backbone.dtype.itemsize
+    if n_bytes <= _MEMORY_BYTES:
+        return np.empty(shape, backbone.dtype)
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        free = 0
+    if free < n_bytes:  # told here: in the middle of the work it would be a crash
+        raise LuceError(
+            f"{folder}: no room for {n_bytes / 1e9:.1f} GB of prepared pictures; free some space, or name another "
+            "folder in LUCE_CACHE"
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, backbone.dtype, "w+", shape=shape)
 
 
 def _look_up(source: Source, backbone: Backbone, cache: FeatureCache | None, max_pixels: int) -> _Picture | ImageError:

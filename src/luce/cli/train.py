@@ -28,6 +28,7 @@ EXAMPLES = (
     ("luce train digits -o digits.onnx", "also mnist, fashion-mnist, cifar10"),
     ("luce train photos -o pets.onnx --class-weight balanced", "rare classes count as much as frequent ones"),
     ("luce train photos -o pets.onnx --backbone hf:owner/repo", "features of another network"),
+    ("luce train photos -o pets.onnx --finetune", "slower, more often right: the embedded network learns too"),
     ("luce train mnist -o mnist.onnx --network cnn", "a network trained from scratch; needs PyTorch"),
 )
 
@@ -38,6 +39,7 @@ def train(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], show_default=False)] = None,
     backbone: str | None = None,
+    finetune: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     network: str | None = None,
     link: str | None = None,
     epochs: int | None = None,
@@ -67,12 +69,15 @@ def train(
         output: The model file to write; without it only the measurement is shown.
         backbone: What turns pictures into features: none (the pixels), efficientnet-lite0, a path to an .onnx file,
             or hf:owner/repo[:file]. By default the pixels for pictures up to 32 x 32, else efficientnet-lite0.
+        finetune: Train the embedded network efficientnet-lite0 on with these pictures, not only the last layer. Takes
+            minutes instead of seconds. Needs PyTorch, as --network does.
         network: Train this network from scratch in place of a frozen backbone: lenet, cnn, vgg, resnet, inception, vit
             or moe. Needs PyTorch: pip install 'luce[torch]'. Its state is kept beside the model file while it trains.
         link: Whose loss the network minimises and whose probabilities the model gives: softmax, taylor, soft-margin,
             sm-taylor, spherical, sparsemax, entmax or pseudo, with parameters, such as taylor:degree=4,
             entmax:alpha=1.5 or soft-margin:margin=0.6,temperature=4.
-        epochs: How often the network sees every picture; by default 10 to 50, more for fewer pictures.
+        epochs: How often the network sees every picture; by default 5 to 30 with --finetune, 10 to 50 with --network,
+            more for fewer pictures.
         resume: Go on with a training of a network that was cut off; it ends with the same weights.
         log: A file that gets a line of JSON after each epoch of a network.
         test_share: Share of the pictures that is held out to measure; ignored where the data is already split.
@@ -107,8 +112,16 @@ def train(
         max_pixels=max_pixels,
         max_unreadable=max_unreadable,
     )
-    checkpoint = output.with_suffix(".checkpoint") if output and network else None
-    fit = _fit_of_network(network, link, epochs, backbone, checkpoint, log, resume=resume) or training.fit
+    fit: Any = training.fit
+    checkpoint = None
+    if finetune or network is not None:
+        checkpoint = output and output.with_suffix(".checkpoint")
+        _check_network(network, backbone, output, finetune=finetune, resume=resume)
+        fit = _fit_of_network(network, link, epochs, checkpoint, log, resume=resume)
+    else:
+        for option, value in (("--link", link), ("--epochs", epochs), ("--resume", resume), ("--log", log)):
+            if value:
+                raise ValueError(f"{option} belongs to the training of a network: add --finetune or --network NAME")
     with reporter(quiet=quiet) as console:
         result = fit(data, options, progress=console.progress, say=console.say)
         interrupt.check()
@@ -128,27 +141,31 @@ def train(
     return 0
 
 
+def _check_network(
+    network: str | None, backbone: str | None, output: Path | None, *, finetune: bool, resume: bool
+) -> None:
+    """Refuse what does not go together, and a Python without PyTorch."""
+    if finetune and network is not None:
+        raise ValueError("--finetune trains the embedded network on and --network one from scratch: give one of them")
+    if finetune and backbone not in (None, "efficientnet-lite0"):
+        raise ValueError(f"--finetune trains efficientnet-lite0 on, not {backbone}: leave --backbone or --finetune out")
+    if network is not None and backbone is not None:
+        raise ValueError("--network trains from scratch and --backbone names a frozen network: give one of them")
+    needs_torch("--finetune" if finetune else "--network")
+    if resume and output is None:
+        raise ValueError("--resume goes on from the state beside the model file: name it with --output")
+
+
 def _fit_of_network(
     network: str | None,
     link: str | None,
     epochs: int | None,
-    backbone: str | None,
     checkpoint: Path | None,
     log: Path | None,
     *,
     resume: bool,
 ) -> Any:
-    """What trains the network that was asked for, if one was."""
-    if network is None:
-        for option, value in (("--link", link), ("--epochs", epochs), ("--resume", resume), ("--log", log)):
-            if value:
-                raise ValueError(f"{option} belongs to the training of a network: add --network, such as --network cnn")
-        return None
-    if backbone is not None:
-        raise ValueError("--network trains from scratch and --backbone names a frozen network: give one of them")
-    needs_torch("--network")
-    if resume and checkpoint is None:
-        raise ValueError("--resume goes on from the state beside the model file: name it with --output")
+    """What trains a network from scratch, or without a name the embedded one on."""
     from luce.files import check_writable
     from luce.heads import at_test_time
     from luce.links import parse_link

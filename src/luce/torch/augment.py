@@ -28,12 +28,15 @@ class Augment:
         shift: greatest move in each direction, as a share of the side; what comes in is the mirrored edge.
         turn: greatest turn either way, in degrees.
         zoom: greatest change of size either way, as a share.
+        crop: least share of the side that a random part keeps; 1 keeps the whole picture.
         flip: whether half of the pictures are mirrored left to right.
         colour: greatest change of brightness, contrast and saturation either way, as a share.
         cutout: side of a square that is covered with the batch's mean, as a share of the side.
         mixup: alpha of the Beta distribution from which the share of the other picture is drawn.
         cutmix: the same for the area of the rectangle that comes from the other picture; with `mixup` too, each batch
             takes one of the two.
+        side: height and width of the result, for training on less than what is measured on (Touvron et al. 2019,
+            arXiv 1906.06423); 0 keeps those of the picture.
     """
 
     shift: float = 0.0
@@ -44,12 +47,18 @@ class Augment:
     cutout: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    crop: float = 1.0
+    side: int = 0
 
     def __post_init__(self) -> None:
         for name, most in (("shift", 0.5), ("turn", 180.0), ("zoom", 0.9), *_SHARES):
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise ValueError(f"Augment: {name} must lie in 0 … {most:g}, got {value!r}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"Augment: crop must be above 0 and at most 1, got {self.crop!r}")
+        if type(self.side) is not int or self.side < 0:
+            raise ValueError(f"Augment: side must be a whole number, at least 0, got {self.side!r}")
 
 
 def mirrors(classes: Sequence[str]) -> bool:
@@ -66,13 +75,13 @@ def augment(pictures: Tensor, how: Augment, generator: torch.Generator) -> Tenso
         generator: decides; the same state gives the same result.
 
     Returns:
-        (N, H, W, C) float32, 0 … 255.
+        (N, H, W, C) float32, 0 … 255; H and W are `how.side` if that is given.
     """
-    n, height, width, _ = pictures.shape
-    if how.turn or how.zoom:
+    if how.turn or how.zoom or how.crop < 1 or how.side:
         varied = _transformed(pictures.float(), how, generator)
     else:
         varied = _shifted(pictures, how.shift, generator).float()
+    n, height, width, _ = varied.shape
     if how.flip:
         mirrored = torch.rand(n, generator=generator) < 0.5
         varied[mirrored] = varied[mirrored].flip(2)
@@ -148,15 +157,17 @@ def _mirrored_line(n: int, length: int, most: int, generator: torch.Generator) -
 
 
 def _transformed(pictures: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
-    """Turn, zoom and move, resampled bilinearly; what comes in is the edge's own colour."""
-    n = len(pictures)
+    """Turn, zoom, crop and move, resampled bilinearly; what comes in is the edge's own colour."""
+    n, height, width, channels = pictures.shape
+    after = (how.side or height, how.side or width)
     draw = torch.rand(n, 4, generator=generator) * 2 - 1
-    angle, size = draw[:, 0] * math.radians(how.turn), 1 / (1 + draw[:, 1] * how.zoom)
-    move = draw[:, 2:] * 2 * how.shift
+    kept = 1 - (1 - how.crop) * torch.rand(n, generator=generator)
+    angle, size = draw[:, 0] * math.radians(how.turn), kept / (1 + draw[:, 1] * how.zoom)
+    move = draw[:, 2:] * (2 * how.shift + 1 - kept)[:, None]
     cos, sin = angle.cos() * size, angle.sin() * size
     matrix = torch.stack([cos, -sin, move[:, 0], sin, cos, move[:, 1]], dim=1).view(n, 2, 3)
+    grid = functional.affine_grid(matrix, [n, channels, *after], align_corners=False)
     planes = pictures.permute(0, 3, 1, 2)
-    grid = functional.affine_grid(matrix, list(planes.shape), align_corners=False)
     moved = functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
     return moved.permute(0, 2, 3, 1)
 

@@ -34,7 +34,8 @@ from luce.links import Link
 from luce.metrics import brier, ece, nll
 from luce.torch.checkpoint import Checkpoint, identity
 from luce.torch.comparison import Comparison, Run, parse_runs
-from luce.torch.fit import as_pictures, held_back, recipe_for, threads
+from luce.torch.fit import recipe_for, threads
+from luce.torch.pictures import as_pictures, held_back
 from luce.torch.recipe import Recipe
 from luce.torch.trainer import logits_of, new_classifier, train_network
 from luce.training import Options

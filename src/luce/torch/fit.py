@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from luce.backbones import Backbone, open_session, run
+from luce.backbones import Backbone
 from luce.calibration import fit_temperature
-from luce.datasets import Dataset, folds, open_dataset
+from luce.datasets import Dataset, open_dataset
 from luce.files import write_atomically
 from luce.heads import at_test_time, is_sparse, on_logits
 from luce.links import Link, Softmax
 from luce.links.parse import split_spec
-from luce.parallel import map_chunks
+from luce.torch import finetune
 from luce.torch.augment import Augment, mirrors
 from luce.torch.checkpoint import Checkpoint, identity
 from luce.torch.export import to_backbone
 from luce.torch.networks import NETWORKS
+from luce.torch.pictures import as_pictures, features_of, set_aside
 from luce.torch.recipe import Recipe, parse_settings
 from luce.torch.spec import check_specs
 from luce.torch.trainer import Classifier, train_network
@@ -37,12 +38,10 @@ from luce.training.options import Progress, Say
 from luce.training.pipeline import measured
 from luce.training.ready import Ready, choose_backbone, make_ready
 
-_CALIBRATION_FOLDS = 10  # one of them is not trained on: it measures each epoch and fits the temperature
-_CHUNK = 256
 _GREY_SHIFT, _COLOUR_SHIFT = 0.08, 0.125
 _LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 10, 50, 200_000  # pictures to be seen in all
 _BATCHES = 80  # in an epoch, at least
-FROM_SCRATCH = tuple(name for name in NETWORKS if name != "efficientnet_lite0")
+FROM_SCRATCH = tuple(name for name in NETWORKS if not finetune.is_meant(name))
 
 
 def fit(
@@ -90,17 +89,24 @@ def fit(
         say(f"There is no {checkpoint} to go on from: the training begins anew.")
     dataset = open_dataset(data, progress=progress)
     options.check_names(dataset.classes)
-    _check_link(recipe.link if recipe else (wanted or {}).get("link") or Softmax(), dataset, options)
-    pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
-    ready = make_ready(dataset, pixels, options, progress, say)
+    wanted = wanted or {}
+    _check_link(recipe.link if recipe else wanted.get("link") or Softmax(), dataset, options)
+    tuned = finetune.is_meant(recipe.network if recipe else wanted.get("network", "cnn"))
+    if tuned:
+        pixels = finetune.pixels(progress)
+    else:
+        pixels = choose_backbone(dataset, replace(options, backbone="none"), progress, say)
+    ready, held = set_aside(make_ready(dataset, pixels, options, progress, say), options.seed)
     pictures = as_pictures(ready.train_values, pixels)
-    recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **(wanted or {}))
+    recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **wanted)
     say(
         f"{len(pictures):,} pictures to train on, {len(ready.to_measure):,} held out, {len(dataset.classes)} classes; "
         f"network {recipe.network}, {recipe.epochs} epochs."
     )
-    model, held = _trained(ready, pictures, options, recipe, checkpoint, log, progress, say)
+    model = _trained(ready, held, pixels, options, recipe, checkpoint, log, progress, say)
     backbone = to_backbone(model, f"network:{recipe.network}", pixels.preparation)
+    if tuned:
+        backbone = replace(backbone, licence=finetune.embedded(progress).licence)
     head, ready = _head(model, backbone, ready, pixels, options, recipe.link, held)
     if head.temperature.note:
         say(head.temperature.note)
@@ -116,7 +122,7 @@ def fit(
 
 def wishes(
     *,
-    network: str,
+    network: str | None,
     link: Link | None = None,
     head: str | None = None,
     epochs: int | None = None,
@@ -125,7 +131,8 @@ def wishes(
     """What was asked for of a recipe, checked before any data is read.
 
     Args:
-        network: of the recipe, with its options.
+        network: of the recipe, with its options, to be trained from scratch; `None` for the embedded one, to be trained
+            on.
         link: of the recipe.
         head: of the recipe, with its options.
         epochs: of the recipe.
@@ -134,7 +141,9 @@ def wishes(
     Raises:
         ValueError: an unknown network, head or setting, or a value out of range.
     """
-    given = {"network": network, "link": link, "head": head, "epochs": epochs}
+    if network is not None and split_spec("network", network)[0] not in FROM_SCRATCH:
+        raise ValueError(f"network: must be one of {', '.join(FROM_SCRATCH)}, got {network!r}")
+    given: dict[str, Any] = {"network": network or finetune.NETWORK, "link": link, "head": head, "epochs": epochs}
     given |= parse_settings(settings) if settings else {}
     recipe_for(("",), 1, grey=True, **given)
     return given
@@ -152,20 +161,22 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
         ValueError: an unknown network, or a value out of range.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if split_spec("network", given.get("network", "cnn"))[0] not in FROM_SCRATCH:
-        raise ValueError(f"network: must be one of {', '.join(FROM_SCRATCH)}, got {given['network']!r}")
-    check_specs(given.get("network", "cnn"), given.get("head", "linear"))
-    shift = _GREY_SHIFT if grey else _COLOUR_SHIFT
-    moved = Augment(shift=shift, flip=True) if mirrors(classes) else Augment(shift=shift, turn=10, zoom=0.1)
-    if isinstance(given.get("augment"), Mapping):
-        given["augment"] = replace(moved, **given["augment"])
+    network = given.get("network", "cnn")
+    check_specs(network, given.get("head", "linear"))
     n = max(n_pictures, 1)
-    suited = {
-        "augment": moved,
+    suited = finetune.suited(classes, n) if finetune.is_meant(network) else _suited(classes, n, grey=grey)
+    if isinstance(given.get("augment"), Mapping):
+        given["augment"] = replace(suited["augment"], **given["augment"])
+    return Recipe(**{**suited, **given})
+
+
+def _suited(classes: Sequence[str], n: int, *, grey: bool) -> dict[str, Any]:
+    shift = _GREY_SHIFT if grey else _COLOUR_SHIFT
+    return {
+        "augment": Augment(shift=shift, flip=True) if mirrors(classes) else Augment(shift=shift, turn=10, zoom=0.1),
         "epochs": min(max(_LEAST_EPOCHS, _SEEN // n), _MOST_EPOCHS),
         "batch_size": 1 << min(max(n // _BATCHES, 16), 128).bit_length() - 1,
     }
-    return Recipe(**{**suited, **given})
 
 
 def _check_link(link: Link, dataset: Dataset, options: Options) -> None:
@@ -193,34 +204,25 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def held_back(ready: Ready, seed: int) -> NDArray[np.bool_]:
-    """Which of the pictures to train on are kept from it, to measure each epoch and to fit the temperature."""
-    labels = ready.to_train.labels
-    n_folds = min(_CALIBRATION_FOLDS, len(np.unique(ready.units)))
-    return folds(labels, n_folds, seed, ready.units) == 0 if n_folds > 1 else labels < 0
-
-
-def as_pictures(values: NDArray[Any], pixels: Backbone) -> torch.Tensor:
-    """Rows of pixels as (N, H, W, C) uint8, C being 1 for grey ones."""
-    height, width = pixels.preparation.height, pixels.preparation.width
-    return torch.from_numpy(values).reshape(len(values), height, width, values.shape[1] // (height * width))
-
-
 def _trained(
     ready: Ready,
-    pictures: torch.Tensor,
+    held: NDArray[np.bool_],
+    pixels: Backbone,
     options: Options,
     recipe: Recipe,
     checkpoint: Path | None,
     log: Path | None,
     progress: Progress,
     say: Say,
-) -> tuple[Classifier, NDArray[np.bool_]]:
-    """The network, and which pictures were kept from it."""
+) -> Classifier:
+    """The network, trained on the pictures that are not held, or gone on with."""
+    pictures = as_pictures(ready.train_values, pixels)
     target = torch.from_numpy(ready.to_train.labels.astype(np.int64))
-    held = held_back(ready, options.seed)
-    seen, kept = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+    n_seen = int((~held).sum())  # the first ones: a slice of many pictures is no copy
     weight = class_weights(ready.to_train, options.class_weight)
+    head = None
+    if finetune.is_meant(recipe.network) and recipe.head == "linear" and not (checkpoint and checkpoint.exists()):
+        head = finetune.first_head(ready, held, pixels, options, recipe.link, progress, say)
 
     def on_epoch(history: tuple[dict[str, float], ...]) -> None:
         if log is not None:  # whole each time: a kill loses no line and doubles none
@@ -233,20 +235,20 @@ def _trained(
     with threads(options.threads):
         state = None
         if checkpoint is not None:
-            state = Checkpoint(checkpoint, identity(recipe, pictures[seen], target[seen], options.seed))
-        model = train_network(
-            pictures[seen],
-            target[seen],
+            state = Checkpoint(checkpoint, identity(recipe, pictures[:n_seen], target[:n_seen], options.seed))
+        return train_network(
+            pictures[:n_seen],
+            target[:n_seen],
             len(ready.to_train.classes),
             recipe,
             seed=options.seed,
+            head=head,
             class_weight=None if options.class_weight is None else torch.from_numpy(weight.astype(np.float32)),
-            validation=(pictures[kept], target[kept]),
+            validation=(pictures[n_seen:], target[n_seen:]),
             checkpoint=state,
             on_step=lambda done, total: progress("Training the network", done, total),
             on_epoch=on_epoch,
         )
-    return model, held
 
 
 def _head(
@@ -266,7 +268,8 @@ def _head(
     unknown = fit_temperature(np.zeros((0, len(bias))), np.zeros(0, np.int64))
     rough = Head(weights, bias, 0.0, (), unknown, served, shift)
     test, calibration = (
-        _features(backbone, pixels, values, options.threads) for values in (ready.test_values, ready.train_values[held])
+        features_of(backbone, pixels, values, options.threads)
+        for values in (ready.test_values, ready.train_values[held])
     )
     logits = rough.logits(calibration) if len(calibration) else np.zeros((0, len(bias)))
     target = ready.to_train.labels[held]
@@ -274,17 +277,4 @@ def _head(
     head = replace(rough, temperature=fit_temperature(logits, target, stated, link=on_logits(served)))
     if len(test):
         return head, replace(ready, test_values=test)
-    return head, replace(ready, train_values=_features(backbone, pixels, ready.train_values, options.threads))
-
-
-def _features(backbone: Backbone, pixels: Backbone, values: NDArray[Any], n_threads: int) -> NDArray[np.float32]:
-    """The network's features (N, D) of rows of pixels, as the model file computes them."""
-    session = open_session(backbone.graph)
-    pictures = as_pictures(values, pixels).numpy()
-
-    def part(rows: Sequence[int]) -> Sequence[NDArray[np.generic]]:
-        batch = np.broadcast_to(pictures[rows[0] : rows[-1] + 1], (len(rows), *pictures.shape[1:3], 3))
-        return list(run(session, np.ascontiguousarray(batch))[0])
-
-    found = list(map_chunks(range(len(pictures)), part, chunk=_CHUNK, n_threads=n_threads))
-    return np.asarray(found, np.float32).reshape(len(pictures), backbone.n_features)
+    return head, replace(ready, train_values=features_of(backbone, pixels, ready.train_values, options.threads))

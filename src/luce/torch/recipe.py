@@ -27,6 +27,8 @@ class Recipe:
             learning rate follows one cycle: up over the first quarter, down to nothing (Smith & Topin 2018, arXiv
             1708.07120).
         learning_rate: the highest one.
+        trunk_rate: the learning rate of all but the last layer, as a share of that: 1 from scratch, less for weights
+            that are good already.
         weight_decay: of matrices and filters; biases and norms have none.
         batch_size: pictures of a step.
         label_smoothing: share of each target that is spread evenly.
@@ -44,6 +46,7 @@ class Recipe:
     epochs: int = 10
     optimizer: Optimizer = "adamw"
     learning_rate: float = 3e-3
+    trunk_rate: float = 1.0
     weight_decay: float = 0.02
     batch_size: int = 128
     label_smoothing: float = 0.0
@@ -59,6 +62,8 @@ class Recipe:
                 raise ValueError(f"Recipe: {name} must be a whole number, at least {low}, got {value!r}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"Recipe: learning_rate must be positive, got {self.learning_rate!r}")
+        if not 0 < self.trunk_rate <= 1:
+            raise ValueError(f"Recipe: trunk_rate must be above 0 and at most 1, got {self.trunk_rate!r}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"Recipe: weight_decay must be at least 0, got {self.weight_decay!r}")
         if not 0 <= self.label_smoothing < 1:

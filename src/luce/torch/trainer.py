@@ -7,6 +7,7 @@ done again exactly, on the same machine with the same number of threads.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -29,7 +30,8 @@ _WARM = 0.25  # share of the steps in which the learning rate rises
 _FIRST = 0.04  # of the highest learning rate, at the first step
 _MOMENTUM = 0.9
 _HEAD_SCALE = 0.01  # of the last layer's first weights: polynomial links need small logits to start from
-_MEASURED = 512  # pictures of a batch that is measured
+_MEASURED = 512  # pictures of a batch that is measured, at most
+_MEASURED_PIXELS = 1 << 21  # likewise
 _SAVE_SECONDS = 30.0
 
 OnStep = Callable[[int, int], None]
@@ -107,6 +109,7 @@ def train_network(
     recipe: Recipe,
     *,
     seed: int = 0,
+    head: tuple[Tensor, Tensor] | None = None,
     class_weight: Tensor | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -121,6 +124,7 @@ def train_network(
         n_classes: K.
         recipe: how.
         seed: of the weights, the order and everything else that is random.
+        head: weights (K, D) and biases (K,) that the last layer begins with; by default small random ones.
         class_weight: (K,) of each class in the loss.
         validation: pictures and class ids to measure after each epoch.
         checkpoint: where the state is kept; if it holds one, training goes on from there.
@@ -140,7 +144,7 @@ def train_network(
     batch = min(recipe.batch_size, len(pictures))
     per_epoch = len(pictures) // batch
     total = per_epoch * recipe.epochs
-    run = _begin(recipe, pictures, n_classes, seed)
+    run = _begin(recipe, pictures, n_classes, seed, head)
     _restore(run, checkpoint)
     if run.history and on_epoch is not None:
         on_epoch(run.history)
@@ -171,23 +175,25 @@ def train_network(
 def logits_of(model: Classifier, pictures: Tensor) -> Tensor:
     """Logits (N, K) float32 of pictures (N, H, W, C) in evaluation mode, without gradients."""
     model.eval()
+    batch = min(max(_MEASURED_PIXELS // (pictures.shape[1] * pictures.shape[2]), 1), _MEASURED)
     with torch.no_grad():
-        return torch.cat([model(pictures[i : i + _MEASURED]) for i in range(0, len(pictures), _MEASURED)])
+        return torch.cat([model(pictures[i : i + batch]) for i in range(0, len(pictures), batch)])
 
 
-def _begin(recipe: Recipe, pictures: Tensor, n_classes: int, seed: int) -> _Run:
+def _begin(recipe: Recipe, pictures: Tensor, n_classes: int, seed: int, head: tuple[Tensor, Tensor] | None) -> _Run:
     model = new_classifier(recipe, pictures, n_classes, seed)
-    averaged = new_classifier(recipe, pictures, n_classes, seed)
-    return _Run(model, averaged, _optimizer(model, recipe))
+    if head is not None:
+        model.head.load_state_dict({"weight": head[0], "bias": head[1]})
+    return _Run(model, copy.deepcopy(model), _optimizer(model, recipe))
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
+def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = []
+    for part, rate in ((model.trunk, recipe.trunk_rate), (model.head, 1.0)):
+        trained = [p for p in part.parameters() if p.requires_grad]
+        matrices, rest = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+        groups.append({"params": matrices, "weight_decay": recipe.weight_decay, "rate": rate})
+        groups.append({"params": rest, "weight_decay": 0.0, "rate": rate})
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=_MOMENTUM, nesterov=True)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
@@ -224,7 +230,7 @@ def _step(
     torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))  # for dropout and noisy gates
     varied = augment(pictures, recipe.augment, generator)
     for group in run.optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * one_cycle(share)
+        group["lr"] = recipe.learning_rate * group["rate"] * one_cycle(share)
     if recipe.augment.mixup or recipe.augment.cutmix:
         one_hot = nn.functional.one_hot(target, len(run.model.head.linear()[1])).float()
         varied, target = mix(varied, one_hot, recipe.augment, generator)

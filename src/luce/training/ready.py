@@ -18,7 +18,7 @@ from luce.training.options import Options, Progress, Say
 
 SMALL_SIDE = 32  # pictures up to this size go without a network
 _PROBES = 24  # pictures looked at to tell size and colour
-_GATHERED_COLUMNS = 128
+_GATHERED_BYTES = 1 << 26  # of the columns that are gathered at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +63,7 @@ def make_ready(dataset: Dataset, backbone: Backbone, options: Options, progress:
     parts = split(dataset, test_share=options.test_share, seed=options.seed, digests=features.digests)
     problems += parts.problems
     dataset, train, test = _with_trained_classes(dataset, parts.train, parts.test, problems)
-    values = _gathered(features.values, np.concatenate([train, test]))
+    values = gathered(features.values, np.concatenate([train, test]))
     return Ready(
         dataset.take(train),
         values[: len(train)],
@@ -182,10 +182,11 @@ def _with_trained_classes(
     return replace(dataset, classes=tuple(dataset.classes[k] for k in kept), labels=labels), train, test
 
 
-def _gathered(values: NDArray[np.generic], order: NDArray[np.int64]) -> NDArray[np.generic]:
+def gathered(values: NDArray[np.generic], order: NDArray[np.int64]) -> NDArray[np.generic]:
     """Rows of `values` in the given order, in its own memory: the features of many pictures exist only once."""
     rows = values[: len(order)]
-    for start in range(0, values.shape[1], _GATHERED_COLUMNS):
-        columns = slice(start, start + _GATHERED_COLUMNS)
+    width = max(_GATHERED_BYTES // max(rows.nbytes // rows.shape[1], 1), 1)
+    for start in range(0, values.shape[1], width):
+        columns = slice(start, start + width)
         rows[:, columns] = values[order, columns]
     return rows

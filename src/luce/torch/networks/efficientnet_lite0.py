@@ -10,8 +10,10 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from luce.backbones.efficientnet_lite import BATCH_NORM_EPSILON, STAGES, read_weights, same_padding
+from luce.torch.margins import whole
 from luce.torch.networks.parts import average, check_picture, convolution
 
 LEAST = 16  # pixels: one is left behind four strides
@@ -46,6 +48,13 @@ class Convolution(nn.Sequential):
         )
         self.size = (-(-size[0] // stride), -(-size[1] // stride))
 
+    def fold(self) -> None:
+        """Make one convolution with biases of convolution and batch norm, as they are in evaluation."""
+        alone, norm = self[1].eval(), self[2].eval()
+        assert isinstance(alone, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        self[1], self[2] = fuse_conv_bn_eval(alone, norm).requires_grad_(), nn.Identity()
+
 
 class InvertedResidual(nn.Module):
     """Expand, filter every channel for itself, project; added to what came where a stage repeats."""
@@ -58,13 +67,22 @@ class InvertedResidual(nn.Module):
         self.expand = Convolution(before, inside, 1, 1, size) if expansion > 1 else None
         self.depthwise = Convolution(inside, inside, kernel, stride, size, depthwise=True)
         self.project = Convolution(inside, after, 1, 1, self.depthwise.size, relu=False)
-        self.residual = residual
+        self.residual, self.strided = residual, stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, after, H / stride, W / stride) of (N, before, H, W)."""
         inside = x if self.expand is None else self.expand(x)
-        result: Tensor = self.project(self.depthwise(inside))
+        result: Tensor = self.project(self._filtered(inside))
         return result + x if self.residual else result
+
+    def _filtered(self, x: Tensor) -> Tensor:
+        maps: Tensor
+        if self.strided and torch.is_autocast_enabled("cpu"):  # their gradient in bfloat16 takes ten times as long
+            with torch.autocast("cpu", enabled=False):
+                maps = self.depthwise(x.float())
+        else:
+            maps = self.depthwise(x)
+        return maps
 
     def convolutions(self) -> list[tuple[str, str, Convolution]]:
         """Names of convolution and batch norm in the weights file, and the module that they belong to."""
@@ -129,7 +147,23 @@ def _load(network: EfficientNetLite0, channels: int) -> None:
         module[2].load_state_dict({name[len(start) :]: w for name, w in weights.items() if name.startswith(start)})
 
 
-def build(channels: int, height: int, width: int, *, pretrained: bool = True) -> EfficientNetLite0:
+def _freeze(network: EfficientNetLite0, parts: int) -> None:
+    """Keep the first parts as they are, all batch norms' statistics, and the filters of a single channel.
+
+    Of these the gradient takes as long as all the rest, and they are one weight in eighteen.
+    """
+    for _, _, module in network.convolutions():
+        module.fold()
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d) and part.groups > 1:
+            part.requires_grad_(False)
+    for part in (network.stem, *network.stages)[:parts]:
+        part.requires_grad_(False)
+
+
+def build(
+    channels: int, height: int, width: int, *, pretrained: bool = True, frozen: int | None = None
+) -> EfficientNetLite0:
     """EfficientNet-Lite0 for pictures of any size from 16 x 16; the weights were trained on 224 x 224.
 
     Args:
@@ -137,6 +171,9 @@ def build(channels: int, height: int, width: int, *, pretrained: bool = True) ->
         height: of the pictures: other sizes run too, padded as this one.
         width: of the pictures, likewise.
         pretrained: begin with the weights of ImageNet.
+        frozen: for training on: of the stem and the seven stages, so many at the beginning stay as they are, which
+            takes less time, as do depthwise filters; batch norms are folded into the convolutions, so that their
+            statistics stay. `None` trains everything, norms by the statistics of each batch.
 
     Raises:
         TypeError, ValueError: the message names the argument.
@@ -148,7 +185,11 @@ def build(channels: int, height: int, width: int, *, pretrained: bool = True) ->
             f"efficientnet_lite0: channels must be 3 or 1 with the weights of ImageNet, got {channels}; "
             "pass pretrained=False for others"
         )
+    if frozen is not None:
+        whole("efficientnet_lite0", "frozen", frozen, 0, len(STAGES) + 1)
     network = EfficientNetLite0(channels, height, width)
     if pretrained:
         _load(network, channels)
+    if frozen is not None:
+        _freeze(network, frozen)
     return network

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from luce.datasets import open_dataset
 from luce.threads import default_threads
-from luce.torch.fit import as_pictures, fit, threads, wishes
+from luce.torch.fit import fit, threads, wishes
+from luce.torch.pictures import as_pictures
 from luce.training import Options
 from luce.training.ready import choose_backbone, make_ready
 

@@ -34,6 +34,7 @@ FAMILY = (
     "softmax,taylor:degree=2,taylor:degree=4,taylor:degree=6,taylor:degree=10,soft-margin:margin=0.6,"
     "sm-taylor:degree=2,margin=0.6,spherical"
 )
+SIX = "softmax,taylor:degree=2,soft-margin:margin=0.6,sm-taylor:degree=2,margin=0.6,spherical,sparsemax"
 LARGE = ",".join(f"large-margin:margin={m},annealing=1000" for m in (1, 2, 3, 4))
 PLAIN = "shift=0,turn=0,zoom=0,flip=no"  # as in the papers
 
@@ -65,10 +66,10 @@ class Experiment:
 
 
 EXPERIMENTS = {
-    "mnist-links": Experiment("mnist", "lenet", 5, 5, FAMILY),
-    "fashion-mnist-links": Experiment("fashion-mnist", "lenet", 5, 5, FAMILY),
-    "cifar10-links": Experiment("cifar10", "lenet", 8, 5, FAMILY),
-    "mnist-large-margin": Experiment("mnist", "lenet", 5, 5, heads=LARGE),
+    "mnist-links": Experiment("mnist", "lenet", 4, 5, FAMILY),
+    "fashion-mnist-links": Experiment("fashion-mnist", "lenet", 5, 5, SIX),
+    "cifar10-links": Experiment("cifar10", "lenet", 5, 5, SIX),
+    "mnist-large-margin": Experiment("mnist", "lenet", 4, 5, heads=LARGE),
 }
 
 # Training temperature (Xuan et al. 2025)

@@ -17,6 +17,7 @@ import onnx
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 import luce
@@ -29,9 +30,11 @@ from luce.images import Preparation
 from luce.links import LINKS, Entmax, Link, Sigmoid, SoftMargin, Taylor, parse_link, softmax
 from luce.report import evaluation_report
 from luce.torch.augment import Augment, augment, mirrors
+from luce.torch.budget import epochs_within
 from luce.torch.checkpoint import Checkpoint, identity
 from luce.torch.export import to_backbone
 from luce.torch.fit import FROM_SCRATCH, fit, recipe_for
+from luce.torch.log import json_lines
 from luce.torch.recipe import Recipe
 from luce.torch.trainer import Classifier, logits_of, one_cycle, train_network
 from luce.training import Options
@@ -111,7 +114,9 @@ def test_a_fit_gives_a_calibrated_model_file(tmp_path: Path) -> None:
     said: list[str] = []
     recipe = Recipe(epochs=6, batch_size=32, link=SoftMargin(margin=0.6, temperature=2.0))
     checkpoint, log = tmp_path / "state", tmp_path / "log"
-    result = fit("digits", Options(), recipe=recipe, checkpoint=checkpoint, log=log, say=said.append)
+    result = fit(
+        "digits", Options(), recipe=recipe, checkpoint=checkpoint, listeners=[json_lines(log)], say=said.append
+    )
     assert result.evaluation is not None
     assert result.evaluation.metrics.accuracy.value > 0.9
     assert result.classifier.card.calibration["method"] == "temperature"
@@ -364,6 +369,13 @@ def test_wrong_parts_are_named() -> None:
         (["--network", "cnn", "--link", "softmax:margin=1"], "softmax takes temperature=NUMBER"),
         (["--network", "cnn", "--link", "softmax:temperature=x"], "must be a number, got 'x'"),
         (["--network", "cnn", "--epochs", "0"], "epochs must be a whole number"),
+        (["--network", "cnn", "--epochs", "2", "--minutes", "1"], "--minutes must be a positive number"),
+        (["--network", "cnn", "--minutes", "0"], "--minutes must be a positive number"),
+        (["--network", "cnn", "--temperature", "-1"], "temperature must be"),
+        (["--network", "cnn", "--head", "bigface"], "head: must be one of linear, large_margin"),
+        (["--network", "cnn", "--recipe", "speed=1"], "recipe: takes optimizer"),
+        (["--head", "arcface"], "--head belongs to"),
+        (["--minutes", "1"], "--minutes belongs to"),
     ],
 )
 def test_a_users_mistake_is_answered_in_one_line(
@@ -389,3 +401,59 @@ def test_links_from_text() -> None:
     assert parse_link("soft-margin:margin=0.6,temperature=4") == SoftMargin(margin=0.6, temperature=4.0)
     for name, link in LINKS.items():
         assert parse_link(name) == link()
+
+
+def test_options_of_a_training_reach_the_model_file(tmp_path: Path) -> None:
+    model, log, events = tmp_path / "m.onnx", tmp_path / "log", tmp_path / "events"
+    words = ["train", "digits", "--network", "cnn:width_factor=0.5", "--epochs", "2", "--no-report", "-o", str(model)]
+    words += ["--head", "cosface:scale=10", "--recipe", "batch_size=32,shift=0.05", "--log", str(log)]
+    assert main([*words, "--tensorboard", str(events), "--quiet"]) == 0
+    assert main(["verify", str(model)]) == 0
+    record = luce.load(model).card.training["network"]
+    assert (record["network"], record["head"]) == ("cnn:width_factor=0.5", "cosface:scale=10")
+    assert (record["batch_size"], record["augment"]["shift"], record["epochs"]) == (32, 0.05, 2)
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for name in ("loss", "accuracy"):
+        found = [(event.step, event.value) for event in accumulator.Scalars(name)]
+        assert found == [(line["epoch"], pytest.approx(line[name])) for line in lines]
+
+
+def test_a_temperature_is_that_of_the_link(tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    words = ["train", "digits", "--network", "cnn:width_factor=0.5", "--epochs", "1", "--no-report", "-o", str(model)]
+    assert main([*words, "--link", "taylor:degree=4", "--temperature", "2", "--quiet"]) == 0
+    assert luce.load(model).card.training["network"]["link"] == repr(Taylor(degree=4, temperature=2.0))
+
+
+def test_without_tensorboard_the_command_line_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("luce.torch.log.find_spec", lambda name: None)
+    assert main(["train", "digits", "--network", "cnn", "--tensorboard", "x"]) == 2
+    assert "pip install tensorboard" in capsys.readouterr().err
+
+
+def test_minutes_become_epochs_and_stay_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = digits(64)
+    small = Recipe(network="cnn:width_factor=0.25", batch_size=32)
+    clock = iter([0.0, 9.0, 10.0, 12.0])  # 2 seconds for an epoch, once warm
+    with monkeypatch.context() as during:
+        during.setattr("luce.torch.budget.train_network", lambda *_: None)
+        during.setattr("luce.torch.budget.time.monotonic", lambda: next(clock))
+        assert epochs_within(0.5, small, x, y, 10) == 15
+    assert epochs_within(1e-9, small, x, y, 10) == 1
+    state = tmp_path / "state"
+    told: list[int] = []
+
+    def cut(history: tuple[dict[str, float], ...]) -> None:
+        told.append(len(history))
+        raise Cut
+
+    planned = iter([3, 99])
+    monkeypatch.setattr("luce.torch.fit.epochs_within", lambda *_: next(planned))
+    with pytest.raises(Cut):
+        fit("digits", recipe=small, minutes=1.0, checkpoint=state, listeners=[cut])
+    result = fit("digits", recipe=small, minutes=1.0, checkpoint=state, resume=True)
+    assert result.classifier.card.training["network"]["epochs"] == 3

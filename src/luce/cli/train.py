@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,9 +44,14 @@ def train(
     finetune: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     network: str | None = None,
     link: str | None = None,
+    temperature: Annotated[float | None, Parameter(show_default=False)] = None,
+    head: Annotated[str | None, Parameter(show_default=False)] = None,
     epochs: int | None = None,
+    minutes: Annotated[float | None, Parameter(show_default=False)] = None,
+    recipe: Annotated[str | None, Parameter(show_default=False)] = None,
     resume: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     log: Annotated[Path | None, Parameter(show_default=False)] = None,
+    tensorboard: Annotated[Path | None, Parameter(show_default=False)] = None,
     test_share: float = 0.2,
     seed: int = 0,
     class_weight: str | None = None,
@@ -76,10 +83,16 @@ def train(
         link: Whose loss the network minimises and whose probabilities the model gives: softmax, taylor, soft-margin,
             sm-taylor, spherical, sparsemax, entmax or pseudo, with parameters, such as taylor:degree=4,
             entmax:alpha=1.5 or soft-margin:margin=0.6,temperature=4.
+        temperature: Divides the logits while the network is trained, whatever the link.
+        head: A last layer that is trained with a margin: large-margin, sphereface, cosface, arcface or ensemble-margin,
+            with options such as arcface:margin=0.3.
         epochs: How often the network sees every picture; by default 5 to 30 with --finetune, 10 to 50 with --network,
             more for fewer pictures.
+        minutes: Train for about so long, in place of a number of epochs.
+        recipe: How else the network is trained, NAME=VALUE,NAME=VALUE, such as mixup=0.2,patience=5.
         resume: Go on with a training of a network that was cut off; it ends with the same weights.
         log: A file that gets a line of JSON after each epoch of a network.
+        tensorboard: A folder for TensorBoard, which must be installed: tensorboard --logdir FOLDER.
         test_share: Share of the pictures that is held out to measure; ignored where the data is already split.
         seed: Of the split, the folds and the bootstrap intervals.
         class_weight: "balanced", or NAME=WEIGHT,NAME=WEIGHT. Probabilities are corrected back to --prior.
@@ -114,12 +127,29 @@ def train(
     )
     fit: Any = training.fit
     checkpoint = None
+    of_network = {
+        "--link": link,
+        "--temperature": temperature,
+        "--head": head,
+        "--epochs": epochs,
+        "--minutes": minutes,
+        "--recipe": recipe,
+        "--resume": resume,
+        "--log": log,
+        "--tensorboard": tensorboard,
+    }
     if finetune or network is not None:
         checkpoint = output and output.with_suffix(".checkpoint")
         _check_network(network, backbone, output, finetune=finetune, resume=resume)
-        fit = _fit_of_network(network, link, epochs, checkpoint, log, resume=resume)
+        wanted = _wishes(network, link, temperature, head, epochs, minutes, recipe)
+        listeners = _listeners(log, tensorboard)
+        from luce.torch.fit import fit as fit_network
+
+        fit = functools.partial(
+            fit_network, wanted=wanted, checkpoint=checkpoint, resume=resume, minutes=minutes, listeners=listeners
+        )
     else:
-        for option, value in (("--link", link), ("--epochs", epochs), ("--resume", resume), ("--log", log)):
+        for option, value in of_network.items():
             if value:
                 raise ValueError(f"{option} belongs to the training of a network: add --finetune or --network NAME")
     with reporter(quiet=quiet) as console:
@@ -156,33 +186,43 @@ def _check_network(
         raise ValueError("--resume goes on from the state beside the model file: name it with --output")
 
 
-def _fit_of_network(
+def _wishes(
     network: str | None,
     link: str | None,
+    temperature: float | None,
+    head: str | None,
     epochs: int | None,
-    checkpoint: Path | None,
-    log: Path | None,
-    *,
-    resume: bool,
-) -> Any:
-    """What trains a network from scratch, or without a name the embedded one on."""
-    from luce.files import check_writable
+    minutes: float | None,
+    recipe: str | None,
+) -> dict[str, Any]:
+    """How the network is to be trained, checked before any data is read."""
     from luce.heads import at_test_time
-    from luce.links import parse_link
-    from luce.torch.fit import fit, wishes
+    from luce.links import Softmax, parse_link
+    from luce.torch.fit import wishes
 
-    if log is not None:
-        check_writable(log)
-    parsed = None if link is None else parse_link(link)
+    if minutes is not None and (epochs is not None or not 0 < minutes < math.inf):
+        raise ValueError("--minutes must be a positive number, and stand alone or --epochs alone")
+    parsed: Any = None if link is None else parse_link(link)
+    if temperature is not None:
+        parsed = dataclasses.replace(parsed or Softmax(), temperature=temperature)
     if parsed is not None:
         at_test_time(parsed)  # says whether a model file can hold it
-    return functools.partial(
-        fit,
-        wanted=wishes(network=network, link=parsed, epochs=epochs),
-        checkpoint=checkpoint,
-        resume=resume,
-        log=log,
-    )
+    return wishes(network=network, link=parsed, head=head, epochs=epochs, settings=recipe)
+
+
+def _listeners(log: Path | None, tensorboard: Path | None) -> list[Any]:
+    """What is told of each epoch."""
+    from luce.files import check_writable
+    from luce.torch import log as logs
+
+    listeners = []
+    if log is not None:
+        check_writable(log)
+        listeners.append(logs.json_lines(log))
+    if tensorboard is not None:
+        logs.check_tensorboard()
+        listeners.append(logs.tensorboard(tensorboard))
+    return listeners
 
 
 def _class_weight(text: str | None) -> Any:

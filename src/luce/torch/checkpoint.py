@@ -63,6 +63,14 @@ class Checkpoint:
         return state
 
 
+def epochs_in(path: Path) -> int | None:
+    """How many epochs the training of a checkpoint was to have, or `None` without one that can be read."""
+    try:
+        return int(torch.load(path, weights_only=True)["state"]["epochs"])
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        return None  # whoever goes on from it says what is wrong
+
+
 def identity(recipe: Recipe, pictures: Tensor, target: Tensor, seed: int) -> str:
     """What makes two trainings the same: data, recipe, seed, number of threads and version of torch."""
     digest = hashlib.sha256(pictures.contiguous().numpy().data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +17,19 @@ from numpy.typing import NDArray
 from luce.backbones import Backbone
 from luce.calibration import fit_temperature
 from luce.datasets import Dataset, open_dataset
-from luce.files import write_atomically
 from luce.heads import at_test_time, is_sparse, on_logits
 from luce.links import Link, Softmax
 from luce.links.parse import split_spec
 from luce.torch import finetune
 from luce.torch.augment import Augment, mirrors
-from luce.torch.checkpoint import Checkpoint, identity
+from luce.torch.budget import epochs_within
+from luce.torch.checkpoint import Checkpoint, epochs_in, identity
 from luce.torch.export import to_backbone
 from luce.torch.networks import NETWORKS
 from luce.torch.pictures import as_pictures, features_of, set_aside
 from luce.torch.recipe import Recipe, parse_settings
 from luce.torch.spec import check_specs
-from luce.torch.trainer import Classifier, train_network
+from luce.torch.trainer import Classifier, OnEpoch, train_network
 from luce.training import Options, Training
 from luce.training.assemble import assemble, make_card
 from luce.training.head import Head, class_weights, prior_shift
@@ -52,7 +51,8 @@ def fit(
     wanted: Mapping[str, Any] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
-    log: Path | None = None,
+    minutes: float | None = None,
+    listeners: Sequence[OnEpoch] = (),
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> Training:
@@ -65,7 +65,8 @@ def fit(
         wanted: without a recipe, fields of it that are given, such as `{"network": "lenet", "epochs": 5}`.
         checkpoint: where the state is kept; whoever calls deletes it once the classifier is saved.
         resume: go on from what `checkpoint` holds.
-        log: a file that gets a line of JSON for each epoch.
+        minutes: train for about so long, in place of a number of epochs.
+        listeners: told of each epoch, see `luce.torch.log`.
         progress: called with (stage, done, total).
         say: called with sentences for the user.
 
@@ -99,11 +100,13 @@ def fit(
     ready, held = set_aside(make_ready(dataset, pixels, options, progress, say), options.seed)
     pictures = as_pictures(ready.train_values, pixels)
     recipe = recipe or recipe_for(dataset.classes, len(pictures), grey=pictures.shape[3] == 1, **wanted)
+    if minutes is not None:
+        recipe = replace(recipe, epochs=_epochs(minutes, recipe, pictures, ready, checkpoint, options))
     say(
         f"{len(pictures):,} pictures to train on, {len(ready.to_measure):,} held out, {len(dataset.classes)} classes; "
         f"network {recipe.network}, {recipe.epochs} epochs."
     )
-    model = _trained(ready, held, pixels, options, recipe, checkpoint, log, progress, say)
+    model = _trained(ready, held, pixels, options, recipe, checkpoint, listeners, progress, say)
     backbone = to_backbone(model, f"network:{recipe.network}", pixels.preparation)
     if tuned:
         backbone = replace(backbone, licence=finetune.embedded(progress).licence)
@@ -193,6 +196,18 @@ def _check_link(link: Link, dataset: Dataset, options: Options) -> None:
         )
 
 
+def _epochs(
+    minutes: float, recipe: Recipe, pictures: torch.Tensor, ready: Ready, checkpoint: Path | None, options: Options
+) -> int:
+    """The epochs of a training that has a time: those of the one that goes on, or as many as fit."""
+    known = None if checkpoint is None else epochs_in(checkpoint)
+    if known is not None:
+        return known
+    target = torch.from_numpy(ready.to_train.labels.astype(np.int64))
+    with threads(options.threads):
+        return epochs_within(minutes, recipe, pictures, target, len(ready.to_train.classes))
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Let torch use so many threads, and as many as before afterwards."""
@@ -211,7 +226,7 @@ def _trained(
     options: Options,
     recipe: Recipe,
     checkpoint: Path | None,
-    log: Path | None,
+    listeners: Sequence[OnEpoch],
     progress: Progress,
     say: Say,
 ) -> Classifier:
@@ -225,8 +240,8 @@ def _trained(
         head = finetune.first_head(ready, held, pixels, options, recipe.link, progress, say)
 
     def on_epoch(history: tuple[dict[str, float], ...]) -> None:
-        if log is not None:  # whole each time: a kill loses no line and doubles none
-            write_atomically(log, "".join(json.dumps(line) + "\n" for line in history))
+        for listener in listeners:
+            listener(history)
         line = history[-1]
         right = f", {line['accuracy']:.2%} of the calibration pictures right" if "accuracy" in line else ""
         done = f"Epoch {line['epoch']:.0f} of {recipe.epochs}"

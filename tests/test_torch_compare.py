@@ -25,10 +25,10 @@ from luce.links import Link, SoftMargin, Softmax, Sparsemax, Taylor, log_softmax
 from luce.links.parse import split_specs
 from luce.metrics import ece, nll, t_interval
 from luce.plots import render
-from luce.plots.comparison import comparison as picture
 from luce.torch import compare as module
 from luce.torch.compare import Job, compare, measure_run, prepare
 from luce.torch.comparison import Comparison, Run, parse_runs
+from luce.torch.comparison_plot import comparison as picture
 from luce.torch.recipe import Recipe, parse_settings
 from luce.torch.trainer import logits_of, train_network
 from luce.training import Options

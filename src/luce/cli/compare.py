@@ -76,7 +76,7 @@ def compare(
         )
     if plot is not None:
         from luce.plots import render
-        from luce.plots.comparison import comparison
+        from luce.torch.comparison_plot import comparison
 
         figure = comparison(_accuracies(result), f"{result.data}: {network}, {seeds} seeds")
         kind: Any = plot.suffix.lower()[1:]

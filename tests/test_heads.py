@@ -68,11 +68,12 @@ def test_probabilities_are_those_of_the_link(link: Link, data: st.DataObject) ->
     truth = np.asarray(link.probabilities(z.astype(np.float64)))
     with np.errstate(divide="ignore"):
         size = np.where(truth > 0, np.abs(np.log(truth)), 0.0)
-    rounding = EPS * truth * (4 + (0 if heads.is_sparse(link) else size)) + 1e-37
+    added = 0 if heads.is_sparse(link) else z.shape[1] / 128  # ONNX Runtime's softmax adds its K terms in float32
+    rounding = EPS * truth * (4 + added + (0 if heads.is_sparse(link) else size)) + 1e-37
     if heads.is_sparse(link):
         rounding += 1e-9 * (np.abs(truth) < 1e-3)  # where it begins to be above 0
     assert (np.abs(p - truth) <= rounding).all()
-    assert np.abs(p.sum(axis=1) - 1).max() <= 8 * EPS
+    assert np.abs(p.sum(axis=1) - 1).max() <= (8 + added) * EPS
     assert np.isfinite(logits).all()
     if heads.is_sparse(link):
         assert ((p == 0) == (truth == 0))[(truth == 0) | (truth > 1e-6)].all()

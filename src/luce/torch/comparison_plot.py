@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from luce.metrics import Estimate
 
 _ROW = 26  # points
-_LONGEST = 30  # letters of a name
+_LONGEST = 29  # letters of a name
 
 
 def comparison(accuracies: Mapping[str, Mapping[int, float]], note: str = "", *, dark: bool = False) -> Figure:
@@ -42,7 +42,7 @@ def comparison(accuracies: Mapping[str, Mapping[int, float]], note: str = "", *,
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.set_yticks(range(len(names)), [_short(name) for name in names])
             axes.grid(visible=False, axis="y")
-            axes.tick_params(axis="y", labelcolor=p.theme.ink)
+            axes.tick_params(axis="y", labelcolor=p.theme.ink, labelsize=8.5)
             for row, name in enumerate(names):
                 _row(p, axes, row, shown[name], name)
         lower.axvline(0, color=p.theme.muted, linewidth=1, zorder=1)

@@ -20,6 +20,7 @@ from luce.losses.cross_entropy import Reduction
 from luce.losses.tensors import reduced
 from luce.maps import foreign
 from luce.maps.formulas import widened
+from luce.torch.plain import plain_losses
 
 
 class LinkProbabilities(nn.Module):
@@ -60,9 +61,10 @@ class LinkLoss(nn.Module):
 
     `Softmax` is left to `torch.nn.functional.cross_entropy`, which is faster: with it this is
     `torch.nn.CrossEntropyLoss`, its corners included (`luce.cross_entropy` defines them: infinite logits, no rows). The
-    other links run the native `loss_and_grad`, loss and gradient together; a second derivative and `torch.func` are not
-    offered, `torch.compile` breaks its graph there, and tensors on other devices go to the CPU and back. No rows, or
-    weights of 0 only, have a mean of 0.
+    other links run the native `loss_and_grad`, loss and gradient together, without a second derivative or `torch.func`,
+    and `torch.compile` breaks its graph there. Tensors on other devices, and any with `plain=True`, take torch's own
+    operations, which have all of that and are slower: see `plain_losses`. No rows, or weights of 0 only, have a mean
+    of 0.
 
     One rule puts class weights w and label smoothing before any link: a target q (an id is a one-hot q, smoothing
     spreads its share evenly over the classes with finite logits) counts q.w times as the target q * w / q.w. For
@@ -77,6 +79,7 @@ class LinkLoss(nn.Module):
         weight: (K,) class weights, not negative: a buffer, so that `state_dict` has them.
         label_smoothing: share of each target, in [0, 1], that is spread evenly.
         reduction: "none" for (N,), "mean" or "sum" for a number.
+        plain: torch's own operations on the CPU too.
 
     Raises:
         TypeError, ValueError: the message names the argument.
@@ -96,6 +99,7 @@ class LinkLoss(nn.Module):
         weight: Any = None,
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.link = checked_link("LinkLoss", Softmax() if link is None else link)
@@ -105,6 +109,7 @@ class LinkLoss(nn.Module):
             raise ValueError(f"LinkLoss: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
         self.label_smoothing = label_smoothing
         self.reduction = reduction
+        self.plain = plain
         self.register_buffer("weight", None if weight is None else _class_weight(weight))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -130,12 +135,17 @@ class LinkLoss(nn.Module):
         if self.label_smoothing:
             q = _smoothed(z, q, self.label_smoothing)
         if weight is None:
-            losses = _native_losses(z, q, self.link)
+            losses = self._losses(z, q)
         else:
             mass, q = _weighted(q, weight)
-            losses = torch.where(mass == 0, 0.0, _native_losses(z, q, self.link) * mass)
+            losses = torch.where(mass == 0, 0.0, self._losses(z, q) * mass)
         loss: Tensor = reduced(losses, divisor, self.reduction, given.dtype)
         return loss
+
+    def _losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss (N,) of each row, by the way that suits."""
+        way = plain_losses if self.plain or logits.device.type != "cpu" else _native_losses
+        return way(logits, target, self.link)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the module's name."""
@@ -211,7 +221,7 @@ class _RowLosses(torch.autograd.Function):
 def _row_losses(logits: Tensor, target: Tensor, link: Link) -> Tensor:
     """Loss (N,) of each row."""
     apply: Callable[..., Tensor] = _RowLosses.apply
-    return apply(logits.cpu(), target.cpu(), link).to(logits.device)
+    return apply(logits, target, link)
 
 
 _outside_graphs: Callable[..., Any] = torch.compiler.disable

@@ -185,6 +185,39 @@ def test_softmax_works_on_other_devices() -> None:
     assert loss(logits().to("meta"), IDS.to("meta")).device.type == "meta"
 
 
+@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("target", [IDS, SPREAD], ids=["ids", "distributions"])
+def test_plain_operations_give_the_same_and_a_second_derivative(name: str, target: Tensor) -> None:
+    for weight in (None, WEIGHT):
+        options: dict[str, Any] = {"weight": weight, "label_smoothing": 0.1, "reduction": "none"}
+        x = logits() * 3 - 2 if name in ("sparsemax", "entmax") else logits()  # some probabilities are 0
+        ours, native = (LinkLoss(link(name), plain=plain, **options)(x, target) for plain in (True, False))
+        torch.testing.assert_close(ours, native, rtol=1e-12, atol=1e-13)
+        (slope,), (expected,) = (torch.autograd.grad(y.sum(), x, retain_graph=True) for y in (ours, native))
+        torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-12)
+    loss = LinkLoss(link(name), plain=True)
+    near = logits() / 9 if name in ("sparsemax", "entmax") else logits()
+    assert torch.autograd.gradgradcheck(lambda x: loss(x, target), near.detach().requires_grad_())
+
+
+def test_plain_operations_work_where_logits_are_infinite() -> None:
+    x = torch.tensor([[0.5, -torch.inf, 1.0], [1.0, 2.0, -torch.inf]], dtype=torch.float64)
+    for name in LINKS.keys() - {"taylor", "sm_taylor", "spherical"}:
+        losses = [LinkLoss(link(name), plain=plain, reduction="none") for plain in (True, False)]
+        ours, native = (loss(x, torch.tensor([2, 0])) for loss in losses)
+        torch.testing.assert_close(ours, native, msg=name)
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_losses_work_on_other_devices_and_in_whole_graphs(name: str) -> None:
+    loss = LinkLoss(link(name), weight=torch.ones(4, dtype=torch.float64), label_smoothing=0.1).to("meta")
+    assert loss(logits().to("meta"), IDS.to("meta")).device.type == "meta"
+    plain = LinkLoss(link(name), plain=True)
+    slope = torch.func.grad(lambda x: plain(x, IDS))(logits().detach())
+    x = logits()
+    torch.testing.assert_close(slope, torch.autograd.grad(LinkLoss(link(name))(x, IDS), x)[0], rtol=1e-9, atol=1e-12)
+
+
 def test_how_they_are_printed() -> None:
     assert repr(LinkProbabilities(Sigmoid())) == f"LinkProbabilities({Sigmoid()}, log=False)"
     assert repr(LinkLoss()) == "LinkLoss(Softmax(temperature=1.0), label_smoothing=0.0, reduction='mean')"

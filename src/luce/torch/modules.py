@@ -179,7 +179,7 @@ def _check(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
         raise ValueError(f"LinkLoss: weight must be {k} numbers, one for each class, got {len(weight)}")
     if target.requires_grad:
         raise ValueError("LinkLoss: target must need no gradient, since none is computed; pass target.detach()")
-    if foreign.visible(torch, target) and target.device.type == "cpu":
+    if foreign.visible(torch, target, logits) and target.device.type == "cpu":
         values = widened(torch, target).numpy()
         checked_target("LinkLoss", values, n, k, values.dtype)
 

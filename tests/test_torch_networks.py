@@ -21,11 +21,13 @@ from luce.torch.networks.efficientnet_lite0 import CHANNELS, HEAD
 from luce.torch.networks.moe import Experts, Gate, squared_variation
 from luce.torch.networks.resnet import BasicBlock
 from luce.torch.networks.vit import linear_attention
-from luce.torch.trainer import Classifier
+from luce.torch.recipe import Recipe
+from luce.torch.trainer import Classifier, new_classifier
 
 SMALL: dict[str, dict[str, Any]] = {
     "lenet": {},
     "cnn": {"width_factor": 0.25},
+    "fastcnn": {"width_factor": 0.25},
     "vgg": {"width_factor": 0.125},
     "resnet": {"layers": (1, 1, 1)},
     "inception": {"width_factor": 0.125},
@@ -76,8 +78,9 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     if auxiliary is not None:
         loss = loss + auxiliary()
     loss.backward()
-    without = [key for key, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
-    assert without == []
+    learned = {key: p for key, p in network.named_parameters() if p.requires_grad}
+    assert [key for key, p in learned.items() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+    assert network.state_dict().keys() - learned.keys() <= {*dict(network.named_buffers()), "whiten.weight"}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -119,7 +122,17 @@ def test_a_few_steps_learn_digits(name: str) -> None:
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
 
 
-LEAST = {"lenet": 12, "cnn": 4, "vgg": 16, "resnet": 8, "inception": 4, "vit": 4, "moe": 4, "efficientnet_lite0": 16}
+LEAST = {
+    "lenet": 12,
+    "cnn": 4,
+    "fastcnn": 9,
+    "vgg": 16,
+    "resnet": 8,
+    "inception": 4,
+    "vit": 4,
+    "moe": 4,
+    "efficientnet_lite0": 16,
+}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -274,6 +287,26 @@ def test_linear_attention_of_far_entries_stays_finite() -> None:
     total: Any = result.sum()
     total.backward()
     assert torch.isfinite(linear_attention(torch.full((1, 1), -1e4), torch.zeros(1, 1), torch.zeros(1, 1))).all()
+
+
+def test_the_first_layer_whitens_the_patches_of_the_pictures() -> None:
+    rng = np.random.default_rng(0)
+    smooth = rng.normal(size=(300, 14, 14, 1)).cumsum(1).cumsum(2) + rng.normal(size=(300, 1, 1, 3)) * 5
+    pictures = torch.from_numpy(np.clip(128 + 8 * smooth, 0, 255).astype(np.uint8))
+    model = new_classifier(Recipe(network="fastcnn:width_factor=0.25"), pictures, 4, 0)
+    trunk: Any = model.trunk
+    with torch.no_grad():
+        seen = trunk.whiten(model.normalised(pictures)).double()
+    half = seen.shape[1] // 2
+    torch.testing.assert_close(seen[:, half:], -seen[:, :half], rtol=1e-4, atol=1e-4)
+    found = seen[:, :half].transpose(0, 1).flatten(1).cov()
+    spread = found.diagonal()
+    assert spread.max() < 1.01
+    assert spread[-6:].min() > 0.9  # directions that the pictures fill
+    assert (found - spread.diag()).abs().max() < 0.01
+    assert not trunk.whiten.weight.requires_grad
+    flat = torch.full((20, 9, 9, 1), 7, dtype=torch.uint8)  # nothing to whiten
+    assert torch.isfinite(new_classifier(Recipe(network="fastcnn"), flat, 2, 0)(flat)).all()
 
 
 @pytest.mark.parametrize("pool", ["mean", "class"])

@@ -44,7 +44,7 @@ def compare(
 
     Args:
         data: Pictures in any form that luce train takes.
-        network: The network: lenet, cnn, vgg, resnet, inception, vit or moe, with options such as resnet:depth=20.
+        network: lenet, cnn, fastcnn, vgg, resnet, inception, vit or moe, with options such as resnet:depth=20.
         links: What turns logits into probabilities, separated by commas, such as softmax,taylor:degree=2.
         heads: Last layers trained with a margin, for the softmax: linear, large-margin, sphereface, cosface, arcface,
             ensemble-margin, with options such as arcface:margin=0.3.

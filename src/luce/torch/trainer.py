@@ -32,6 +32,7 @@ _MOMENTUM = 0.9
 _HEAD_SCALE = 0.01  # of the last layer's first weights: polynomial links need small logits to start from
 _MEASURED = 512  # pictures of a batch that is measured, at most
 _MEASURED_PIXELS = 1 << 21  # likewise
+_LOOKED_AT = 2000  # pictures that first weights are taken from, at most
 _SAVE_SECONDS = 30.0
 
 OnStep = Callable[[int, int], None]
@@ -66,9 +67,12 @@ class Classifier(nn.Module):
 
     def features(self, pictures: Tensor) -> Tensor:
         """Features (N, D) of pictures (N, H, W, C), 0 … 255 in any dtype; of norm 1 where the head looks at angles."""
-        pixels = (pictures.float() - self.mean) / self.deviation
-        features: Tensor = self.trunk(pixels.permute(0, 3, 1, 2))  # channels last in memory, as the kernels like it
+        features: Tensor = self.trunk(self.normalised(pictures))
         return unit(features) if self.head.unit else features
+
+    def normalised(self, pictures: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) of mean 0 and deviation 1; channels are last in memory, as the kernels like it."""
+        return ((pictures.float() - self.mean) / self.deviation).permute(0, 3, 1, 2)
 
     def forward(self, pictures: Tensor, target: Tensor | None = None) -> Tensor:
         """Logits (N, K) of pictures (N, H, W, C), with the head's margin where class ids (N,) are given."""
@@ -87,7 +91,11 @@ def new_classifier(recipe: Recipe, pictures: Tensor, n_classes: int, seed: int) 
             flat = pictures.reshape(-1, channels).double()
             mean, deviation = flat.mean(0), flat.std(0).clamp_(min=1.0)
         mean, deviation = (torch.as_tensor(v, dtype=torch.float32).expand(channels) for v in (mean, deviation))
-        return Classifier(trunk, n_classes, mean.clone(), deviation.clone(), recipe.head)
+        model = Classifier(trunk, n_classes, mean.clone(), deviation.clone(), recipe.head)
+    look_at: Callable[[Tensor], None] | None = getattr(trunk, "look_at", None)
+    if look_at is not None:  # it takes first weights from the pictures
+        look_at(model.normalised(pictures[:: -(-len(pictures) // _LOOKED_AT)]))
+    return model
 
 
 @dataclass(slots=True)

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from luce.torch.networks import cnn, efficientnet_lite0, inception, lenet, moe, resnet, vgg, vit
+from luce.torch.networks import cnn, efficientnet_lite0, fastcnn, inception, lenet, moe, resnet, vgg, vit
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet.build,
     "cnn": cnn.build,
+    "fastcnn": fastcnn.build,
     "vgg": vgg.build,
     "resnet": resnet.build,
     "inception": inception.build,

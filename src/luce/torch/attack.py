@@ -138,4 +138,6 @@ def is_right(model: nn.Module, pictures: Tensor, target: Tensor) -> Tensor:
 
 def _check(eps: float) -> None:
     if not 0 < eps <= 1:
-        raise ValueError(f"attack: eps must lie in (0, 1], a share of the range of a pixel such as 2 / 255; got {eps!r}")
+        raise ValueError(
+            f"attack: eps must lie in (0, 1], a share of the range of a pixel such as 2 / 255; got {eps!r}"
+        )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-
 from collections.abc import Mapping
 from typing import Any
 

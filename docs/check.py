@@ -11,7 +11,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-VERBS = ("train", "predict", "evaluate", "verify", "check", "show", "softmax", "plot", "compare")
+VERBS = ("train", "predict", "evaluate", "verify", "check", "attack", "show", "softmax", "plot", "compare")
 
 
 def help_text(*words: str) -> str:

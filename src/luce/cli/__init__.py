@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from cyclopts import App, CycloptsError
 
 from luce import __version__
-from luce.cli import check, compare, evaluate, plot, predict, show, softmax, train, verify
+from luce.cli import attack, check, compare, evaluate, plot, predict, show, softmax, train, verify
 from luce.cli.console import STDIN
 from luce.cli.interrupt import listening
 from luce.errors import DataError, ImageError, LuceError, ModelError
@@ -42,6 +42,7 @@ app.command(evaluate.evaluate, help_epilogue=_epilogue(evaluate.EXAMPLES))
 app.command(verify.verify, help_epilogue=_epilogue(verify.EXAMPLES))
 app.command(check.check, help_epilogue=_epilogue(check.EXAMPLES))
 app.command(compare.compare, help_epilogue=_epilogue(compare.EXAMPLES))
+app.command(attack.attack, help_epilogue=_epilogue(attack.EXAMPLES))
 app.command(show.show, help_epilogue=_epilogue(show.EXAMPLES))
 app.command(plot.plot, help_epilogue=f"{plot.pictures()}\n\n{_epilogue(plot.EXAMPLES)}")
 app.command(softmax.softmax, help_epilogue=_epilogue(softmax.EXAMPLES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from luce.cli.console import Json, Quiet, Threads, print_json, print_metrics, reporter
+from luce.cli.console import Json, Quiet, Threads, print_json, print_metrics, print_problems, reporter
 
 EXAMPLES = (
     ("luce evaluate pets.onnx test-photos", "a folder with one folder of pictures per class"),
@@ -60,8 +60,5 @@ def evaluate(
         print_json(figures)
         return 0
     print_metrics(result.metrics, classifier.temperature, "pictures")
-    for problem in result.problems[:10]:
-        print(f"Data         {problem.kind}: {problem.path or problem.class_name}: {problem.reason}")
-    if len(result.problems) > 10:
-        print(f"Data         … and {len(result.problems) - 10:,} more (--json lists them all)")
+    print_problems(result.problems)
     return 0

@@ -79,8 +79,8 @@ def train(
         finetune: Train the embedded network efficientnet-lite0 on with these pictures, not only the last layer. Takes
             minutes instead of seconds. Needs PyTorch, as --network does.
         network: Train this network from scratch in place of a frozen backbone: lenet, cnn, fastcnn, vgg, resnet,
-            inception, vit or moe. Needs PyTorch: pip install 'luce[torch]'. Its state is kept beside the model file while
-            it trains.
+            inception, vit or moe. Needs PyTorch: pip install 'luce[torch]'. Its state is kept beside the model file
+            while it trains.
         link: Whose loss the network minimises and whose probabilities the model gives: softmax, taylor, soft-margin,
             sm-taylor, spherical, sparsemax, entmax or pseudo, with parameters, such as taylor:degree=4,
             entmax:alpha=1.5 or soft-margin:margin=0.6,temperature=4.

@@ -1,20 +1,30 @@
-"""A trained trunk as a backbone: an ONNX graph from uint8 pictures to features, like any other backbone's."""
+"""A trained trunk as a backbone: an ONNX graph from uint8 pictures to features, like any other backbone's.
+
+Each weight in the graph says in its `doc_string` which entries of the module's `state_dict` it is, so that
+`luce.torch.load` finds it again: the exporter gives many of them other names, transposes some, and writes equal ones
+once. Batch norms are folded before, by `fold_norms`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from luce.backbones import Backbone
 from luce.images import Preparation
+from luce.torch.fold import fold_norms
 from luce.torch.trainer import Classifier
 
 _OPSET = 18
+_TRANSPOSED = "^T"  # behind the name of a weight that stands transposed in the graph
 
 
 class _Features(nn.Module):
@@ -39,7 +49,8 @@ def to_backbone(model: Classifier, name: str, preparation: Preparation) -> Backb
     from onnx import TensorProto, helper
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision, which is not used, is missing
-    module = _Features(model).eval()
+    folded = fold_norms(model)
+    module = _Features(folded).eval()
     blank = torch.zeros(2, preparation.height, preparation.width, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of what it uses of torch itself; nothing a caller could do
@@ -61,6 +72,7 @@ def to_backbone(model: Classifier, name: str, preparation: Preparation) -> Backb
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]  # where in which file each node came from: the maker's own paths
+    _name_weights(graph, folded.state_dict())
     d = model.head.linear()[0].shape[1]
     shape: list[str | int | None] = ["batch", preparation.height, preparation.width, 3]
     del graph.input[:], graph.output[:]
@@ -70,3 +82,36 @@ def to_backbone(model: Classifier, name: str, preparation: Preparation) -> Backb
     digest = hashlib.sha256(content).hexdigest()
     licence = "the user's own"
     return Backbone(name, content, digest, licence, d, np.dtype(np.float32), preparation)
+
+
+def _name_weights(graph: Any, state: Mapping[str, Tensor]) -> None:
+    """Write into each weight of an `onnx.GraphProto` which entries of the state it holds, found by their numbers."""
+    from onnx import numpy_helper
+
+    names: dict[tuple[Any, ...], list[str]] = {}
+    for name, value in state.items():
+        if name.startswith("head."):  # the model file has its own
+            continue
+        numbers = value.numpy()
+        names.setdefault(_content(numbers), []).append(name)
+        if numbers.ndim == 2:
+            names.setdefault(_content(numbers.T), []).append(name + _TRANSPOSED)
+    for tensor in graph.initializer:
+        tensor.doc_string = " ".join(names.get(_content(numpy_helper.to_array(tensor)), ()))
+
+
+def _content(numbers: NDArray[Any]) -> tuple[Any, ...]:
+    return numbers.dtype.str, numbers.shape, hashlib.sha256(np.ascontiguousarray(numbers).data).digest()
+
+
+def named_weights(graph: Any) -> dict[str, Tensor]:
+    """The entries of the state that the weights of an `onnx.GraphProto` say they are."""
+    from onnx import numpy_helper
+
+    found = {}
+    for tensor in graph.initializer:
+        for name in tensor.doc_string.split():
+            numbers = numpy_helper.to_array(tensor)
+            turned = numbers.T if name.endswith(_TRANSPOSED) else numbers
+            found[name.removesuffix(_TRANSPOSED)] = torch.from_numpy(turned.copy())
+    return found

@@ -217,7 +217,7 @@ def _draw(output: Path, network: Any, classifier: ImageClassifier, result: Robus
 
     from luce.files import write_atomically
     from luce.plots import render
-    from luce.plots.attack import Shown, attacked
+    from luce.torch.attack_plot import Shown, attacked
     from luce.torch.load import probabilities
 
     def named(picture: torch.Tensor) -> tuple[str, float]:

@@ -16,6 +16,8 @@ from luce.backbones.registry import EFFICIENTNET_LITE0
 from luce.card import Card, reason
 from luce.classifier import GOLDEN_TOLERANCE, ImageClassifier, load_classifier
 from luce.errors import ModelError
+from luce.heads import BIAS, SHIFT, WEIGHT, on_logits, takes_shift
+from luce.links import Link
 from luce.links.parse import split_spec
 from luce.torch.export import named_weights
 from luce.torch.fold import fold_norms
@@ -23,6 +25,30 @@ from luce.torch.heads import HEADS
 from luce.torch.networks import build_network
 from luce.torch.spec import network_from
 from luce.torch.trainer import Classifier
+
+
+class LogHead(nn.Module):
+    """The last layer of a Taylor or spherical link: features to the logarithms of its probabilities.
+
+    Args:
+        scores: the linear layer.
+        link: of the model file.
+        shift: (K,) added to the logarithms, for other class shares.
+    """
+
+    unit = False
+    shift: Tensor
+
+    def __init__(self, scores: nn.Module, link: Link, shift: Tensor) -> None:
+        super().__init__()
+        self.scores, self.link = scores, link
+        self.register_buffer("shift", shift)
+
+    def forward(self, features: Tensor, target: Tensor | None = None) -> Tensor:
+        """Logits (N, K) of features (N, D); a target changes nothing."""
+        log_p: Any = self.link.log_probabilities(self.scores(features))
+        logits: Tensor = (log_p + self.shift).log_softmax(-1)
+        return logits
 
 
 class Pixels(nn.Module):
@@ -70,7 +96,10 @@ def _load(classifier: ImageClassifier) -> Classifier:
         network = _embedded(card)
     else:
         network = _trained(card, named_weights(graph))
-    network.load_state_dict(_head(graph), strict=False)
+    last = _head(graph)
+    network.load_state_dict({key: last[key] for key in (WEIGHT, BIAS) if key in last}, strict=False)
+    if takes_shift(card.link):
+        network.head = LogHead(network.head, card.link, last.get(SHIFT, torch.zeros(len(card.classes))))
     worst = _difference(network, classifier)
     if not worst <= GOLDEN_TOLERANCE:
         raise ModelError(
@@ -82,7 +111,9 @@ def _load(classifier: ImageClassifier) -> Classifier:
 
 def probabilities(logits: Tensor, card: Card) -> Tensor:
     """The model file's probabilities (N, K) of the module's logits (N, K)."""
-    return (logits / card.temperature).softmax(-1)
+    p: Any = on_logits(card.link).probabilities(logits / card.temperature)
+    result: Tensor = p
+    return result
 
 
 def _pixels(card: Card) -> Classifier:
@@ -121,12 +152,12 @@ def _trained(card: Card, weights: Mapping[str, Tensor]) -> Classifier:
 
 
 def _head(graph: Any) -> dict[str, Tensor]:
-    """The last layer, as entries of the module's state."""
+    """The last layer, as entries of the module's state, and its shift."""
     from onnx import numpy_helper
 
-    names = ("head.weight", "head.bias")
+    names = (WEIGHT, BIAS, SHIFT)
     found = {t.name: numpy_helper.to_array(t).T.copy() for t in graph.initializer if t.name in names}
-    return {name: torch.from_numpy(numbers) for name, numbers in found.items()}
+    return {name: torch.from_numpy(numbers).float() for name, numbers in found.items()}
 
 
 def _difference(network: Classifier, classifier: ImageClassifier) -> float:

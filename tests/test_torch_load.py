@@ -123,10 +123,24 @@ def test_folded_norms_compute_the_same() -> None:
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_a_trained_file_comes_back() -> None:
+PRIOR: dict[str, Any] = {"class_weight": {"3": 4.0}, "prior": "uniform"}
+
+
+@pytest.mark.parametrize(
+    ("link", "options"),
+    [
+        (luce.links.SoftMargin(margin=0.3, temperature=2.0), PRIOR),
+        (luce.links.Taylor(degree=4, temperature=2.0), PRIOR),
+        (luce.links.Spherical(), {}),
+        (luce.links.Sparsemax(temperature=0.5), {}),
+        (luce.links.Entmax(alpha=1.25), {}),
+    ],
+    ids=repr,
+)
+def test_a_trained_file_comes_back(link: luce.links.Link, options: dict[str, Any]) -> None:
     """Scaled for its link, moved to another prior, divided by a fitted temperature."""
-    recipe = Recipe(network="cnn:width_factor=0.25", epochs=4, link=luce.links.SoftMargin(margin=0.3, temperature=2.0))
-    classifier = fit("digits", Options(n_threads=1, class_weight={"3": 4.0}, prior="uniform"), recipe=recipe).classifier
+    recipe = Recipe(network="cnn:width_factor=0.25", epochs=4, link=link)
+    classifier = fit("digits", Options(n_threads=1, **options), recipe=recipe).classifier
     network = load_network(classifier)
     assert len(network.mean) == 1
     check_agreement(network, classifier, pictures(6, 8, 1))

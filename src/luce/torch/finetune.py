@@ -29,8 +29,8 @@ from luce.training.ready import Ready
 _NAME = "efficientnet_lite0"
 NETWORK: Final = f"{_NAME}:frozen=3"  # parts that stay as they are: the stem and two stages
 _VARIED: Final = Augment(crop=0.5, mixup=0.2, side=160)  # 160 pixels of parts show things as large as 224 of the whole
-_LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 5, 30, 20_000  # pictures to be seen in all
-_RATE, _TRUNK_RATE = 1e-3, 0.3
+_LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 5, 30, 30_000  # pictures to be seen in all
+_RATE, _TRUNK_RATE = 1e-3, 0.8
 
 
 def embedded(progress: Progress) -> Backbone:

@@ -320,6 +320,8 @@ def test_a_recipe_suits_the_data() -> None:
     assert few.batch_size < many.batch_size
     assert few.augment.flip
     assert not many.augment.flip
+    short = recipe_for(("0", "1"), 60_000, grey=True, epochs=1)
+    assert (short.batch_size, short.augment) == (64, Augment(shift=many.augment.shift / 2))
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from luce.training.ready import Ready, choose_backbone, make_ready
 _GREY_SHIFT, _COLOUR_SHIFT = 0.08, 0.125
 _LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 10, 50, 200_000  # pictures to be seen in all
 _BATCHES = 80  # in an epoch, at least
+_SHORT = 2  # epochs: so few see each picture once or twice, and gain from more steps and less variation
 FROM_SCRATCH = tuple(name for name in NETWORKS if not finetune.is_meant(name))
 
 
@@ -157,7 +158,7 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
 
     An `augment` may also be a mapping: these fields of it are given, the others suit the data.
 
-    Few pictures are seen more often, in smaller batches. Pictures are moved a little, coloured ones more; those of
+    Few pictures are seen more often, in smaller batches, and varied less where it is once or twice. Pictures are moved a little, coloured ones more; those of
     things are mirrored, those of digits and letters turned a little instead.
 
     Raises:
@@ -167,18 +168,20 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
     network = given.get("network", "cnn")
     check_specs(network, given.get("head", "linear"))
     n = max(n_pictures, 1)
-    suited = finetune.suited(classes, n) if finetune.is_meant(network) else _suited(classes, n, grey=grey)
+    short = given.get("epochs", _SHORT + 1) <= _SHORT
+    suited = finetune.suited(classes, n) if finetune.is_meant(network) else _suited(classes, n, grey=grey, short=short)
     if isinstance(given.get("augment"), Mapping):
         given["augment"] = replace(suited["augment"], **given["augment"])
     return Recipe(**{**suited, **given})
 
 
-def _suited(classes: Sequence[str], n: int, *, grey: bool) -> dict[str, Any]:
+def _suited(classes: Sequence[str], n: int, *, grey: bool, short: bool) -> dict[str, Any]:
     shift = _GREY_SHIFT if grey else _COLOUR_SHIFT
+    moved = Augment(shift=shift, flip=True) if mirrors(classes) else Augment(shift=shift, turn=10, zoom=0.1)
     return {
-        "augment": Augment(shift=shift, flip=True) if mirrors(classes) else Augment(shift=shift, turn=10, zoom=0.1),
+        "augment": replace(moved, shift=shift / 2, turn=0.0, zoom=0.0) if short else moved,
         "epochs": min(max(_LEAST_EPOCHS, _SEEN // n), _MOST_EPOCHS),
-        "batch_size": 1 << min(max(n // _BATCHES, 16), 128).bit_length() - 1,
+        "batch_size": 1 << min(max(n // _BATCHES, 16), 64 if short else 128).bit_length() - 1,
     }
 
 

@@ -159,8 +159,8 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
     An `augment` may also be a mapping: these fields of it are given, the others suit the data.
 
     Few pictures are seen more often, in smaller batches. Pictures are moved a little, coloured ones more; those of
-    things are mirrored, those of digits and letters turned a little instead. In a training of one or two epochs they are
-    varied less.
+    things are mirrored, those of digits and letters turned a little instead. In a training of one or two epochs they
+    are varied less.
 
     Raises:
         ValueError: an unknown network, or a value out of range.

@@ -184,6 +184,8 @@ weights and the same order of pictures). They say what another seed would change
 larger networks or of longer trainings. The networks here are small, and trained for minutes, without augmentation: only
 the comparison within a table counts, not the figure beside a published one. No correction is made for the number of
 comparisons: of twenty without any true difference, one is found on average.
+Where a paper says "better" and the line below the table says "worse" or "no difference", this data does not support the
+claim for such networks.
 
 "calibrated": after temperature scaling, powers of the link's probabilities with one exponent, fitted on a tenth of the
 training pictures that was kept from the training.

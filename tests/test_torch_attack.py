@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from luce.cli import main
 from luce.metrics import wilson
 from luce.torch import fgsm, pgd, robustness
-from luce.torch.attack import entropy, gradient, is_right, margin, noise
+from luce.torch.attack import entropy, gradient, is_right, margin, noise, scaled_entropy
 from luce.torch.recipe import Recipe
 from luce.torch.trainer import Classifier, train_network
 from luce.torch.under_attack import UNBOUNDED, Robustness
@@ -35,7 +35,7 @@ class Linear(nn.Module):
         self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.weight.T
+        return x.reshape(len(x), -1) @ self.weight.T  # as in a transformer, not for 0 pictures
 
 
 class Scaled(nn.Module):
@@ -47,6 +47,18 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x) * self.factor
+        return logits
+
+
+class Powered(nn.Module):
+    """The ninth power of the logits: the same classes, and no temperature that suits all pictures."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x) ** 9
         return logits
 
 
@@ -94,6 +106,18 @@ def test_fgsm_on_a_linear_model_has_a_closed_form(seed: int, eps: float, tempera
     rival = z.masked_fill(nn.functional.one_hot(y, 3).bool(), -torch.inf).argmax(1)
     direction = (model.weight[rival] - model.weight[y]).sign().reshape(x.shape)
     assert torch.equal(by_margin, (x + 255 * eps * direction).clamp(0, 255))
+
+
+@given(st.integers(0, 1000), st.floats(1e-6, 1e6), st.sampled_from([6.0, 12.0]))
+def test_the_scaled_entropy_does_not_see_the_scale(seed: int, factor: float, height: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits, y = torch.randn(4, 5, generator=generator), torch.randint(0, 5, (4,), generator=generator)
+    found = scaled_entropy(factor * logits, y, height)
+    assert torch.allclose(found, scaled_entropy(logits, y, height), rtol=1e-4, atol=1e-4)
+    for row, target, loss in zip(logits.double(), y, found, strict=True):
+        temperature = float(row.max() - row.mean()) / height
+        assert float(loss) == pytest.approx(float(entropy(row[None], target[None], temperature)), rel=1e-4, abs=1e-4)
+    assert torch.isfinite(scaled_entropy(torch.zeros(1, 5), y[:1], height)).all()
 
 
 def test_the_gradient_is_that_of_differences() -> None:
@@ -176,6 +200,14 @@ def test_no_temperature_fakes_robustness(
     assert masked.clean == honest.clean
     assert any(sign.startswith(f"with {naive} the gradient is exactly 0") for sign in masked.signs)
     assert any(sign.startswith(f"{method.upper()} with {naive} fails") for sign in masked.signs)
+
+
+def test_where_no_temperature_suits_the_margin_does(digits: tuple[Classifier, Tensor, Tensor]) -> None:
+    model, x, y = digits
+    honest, masked = robustness(model, x, y, EPS), robustness(Powered(model), x, y, EPS)
+    assert accuracy(masked, "PGD, a sharp temperature") > honest.attacked.value + 0.2
+    assert masked.attacked.value <= honest.attacked.value + 0.1
+    assert masked.signs
 
 
 def test_gradients_lost_inside_the_model_are_told(digits: tuple[Classifier, Tensor, Tensor]) -> None:

@@ -18,6 +18,7 @@ from luce.arrays import positive
 from luce.torch.margins import whole
 
 WHITE = 255.0
+_LEAST = 1e-30  # temperature: in float32 neither it nor its inverse is 0 or infinite
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, K) and target (N,) to (N,): what an attack makes large
 
 
@@ -27,6 +28,15 @@ def entropy(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
     Where the softmax is 1 for the target to the last bit its gradient is 0, and an attack by it gets nowhere.
     """
     return functional.cross_entropy(logits / temperature, target, reduction="none")
+
+
+def scaled_entropy(logits: Tensor, target: Tensor, height: float) -> Tensor:
+    """The cross-entropy (N,) at a temperature for each picture: its highest logit is `height` above the mean of all.
+
+    What the logits are multiplied by changes nothing.
+    """
+    above = (logits.amax(1, keepdim=True) - logits.mean(1, keepdim=True)).detach()
+    return functional.cross_entropy(logits / (above / height).clamp(min=_LEAST), target, reduction="none")
 
 
 def margin(logits: Tensor, target: Tensor) -> Tensor:

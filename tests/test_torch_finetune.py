@@ -166,7 +166,7 @@ def test_the_command_line_trains_it(photos: Path, tmp_path: Path, capsys: pytest
         (["--network", "cnn"], "give one of them"),
         (["--backbone", "none"], "not none: leave --backbone or --finetune out"),
         (["--resume"], "name it with --output"),
-        (["--link", "taylor"], "a model file holds links whose"),
+        (["--link", "sigmoid"], "a model file holds one distribution"),
         (["--epochs", "0"], "epochs must be a whole number"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -100,7 +100,7 @@ def test_fgsm_on_a_linear_model_has_a_closed_form(seed: int, eps: float, tempera
     slope = (error @ model.weight.double()).reshape(x.shape)
     clear = slope.abs() > 1e-4 * slope.abs().max()  # elsewhere rounding may turn the sign
     expected = (x.double() + 255 * eps * slope.sign()).clamp(0, 255)
-    assert clear.double().mean() > 0.3
+    assume(clear.double().mean() > 0.3)  # not where most pictures are beyond doubt and slopes far below the largest
     assert (found.double() - expected)[clear].abs().max() < 1e-4
     by_margin = fgsm(model, x, y, eps, loss=margin)
     rival = z.masked_fill(nn.functional.one_hot(y, 3).bool(), -torch.inf).argmax(1)

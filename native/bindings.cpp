@@ -31,7 +31,7 @@ using Slabs = nb::ndarray<T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 // Numbers for which a second thread is worth waking.
 constexpr std::size_t kGrain = 1 << 15;
 // Products for which it is, in a linear layer.
-constexpr std::size_t kLinearGrain = 1 << 21;
+constexpr std::size_t kLinearGrain = 1 << 19;
 // Rows that short-row kernels work on side by side, whatever the instruction set.
 constexpr std::size_t kMultiple = 16;
 // What threads share out among them where there are no rows: columns, single numbers.
@@ -394,6 +394,34 @@ void bind_lbfgs(nb::module_& m) {
       },
       "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a, "newest"_a,
       "grad"_a.noconvert(), "turned_grad"_a.noconvert(), "out"_a.noconvert(), "n_threads"_a);
+  m.def(
+      "lbfgs_metric",
+      [](Vectors vectors, Slabs<const double> classes, Slabs<const double> divisor, Vectors bias_divisor,
+         Vectors mean, Vectors grad, Rows<double> out) {
+        const std::size_t n = divisor.shape(0), k = divisor.shape(1), d = divisor.shape(2),
+                          size = k * (d + 1);
+        expect(
+            vectors.shape(0) == d && vectors.shape(1) == d && classes.shape(0) == n &&
+                classes.shape(1) == k && classes.shape(2) == k && bias_divisor.shape(0) == n &&
+                bias_divisor.shape(1) == k && mean.shape(0) == n && mean.shape(1) == d,
+            "vectors must have shape (d, d), classes (B, k, k), divisor (B, k, d), bias_divisor (B, k), mean "
+            "(B, d)");
+        expect(grad.shape(0) == n && grad.shape(1) == size && out.shape(0) == n && out.shape(1) == size,
+               "grad and out must have shape (B, k d + k)");
+        std::vector<double> scratch(2 * size);
+        for (std::size_t b = 0; b < n; ++b) {
+          const luce::LbfgsMetric metric{vectors.data(),
+                                         classes.data() + b * k * k,
+                                         divisor.data() + b * k * d,
+                                         bias_divisor.data() + b * k,
+                                         mean.data() + b * d,
+                                         k,
+                                         d};
+          table().lbfgs.metric(metric, grad.data() + b * size, out.data() + b * size, scratch.data());
+        }
+      },
+      "vectors"_a.noconvert(), "classes"_a.noconvert(), "divisor"_a.noconvert(), "bias_divisor"_a.noconvert(),
+      "mean"_a.noconvert(), "grad"_a.noconvert(), "out"_a.noconvert());
 }
 
 // A contiguous NumPy array of float32 or float64 seen through the buffer protocol, which takes a fraction of

@@ -68,6 +68,12 @@ struct LbfgsPairs {
   std::size_t n, most, count, newest;
 };
 
+// The metric of one problem of k classes and d features.
+struct LbfgsMetric {
+  const double *vectors, *classes, *divisor, *bias_divisor, *mean;  // (d, d), (k, k), (k, d), (k), (d)
+  std::size_t k, d;
+};
+
 struct LbfgsKernels {
   // Puts a step and the gradients on its ends in the newest place. Without curvature along it: as if it were
   // not.
@@ -76,6 +82,8 @@ struct LbfgsKernels {
   // out (n) = the quasi-Newton step; scratch (4, most).
   void (*direction)(const LbfgsPairs& pairs, const double* grad, const double* turned_grad, double* out,
                     double* scratch);
+  // out (k d + k) = the metric's product with grad; scratch (2 k, d + 1).
+  void (*metric)(const LbfgsMetric& metric, const double* grad, double* out, double* scratch);
 };
 
 // The columns with those that fill up a vector of any instruction set.

@@ -123,4 +123,36 @@ inline void lbfgs_direction(const luce::LbfgsPairs& m, const double* grad, const
   add_rows(m.steps, count, n, b, n, out);
 }
 
+// out = the metric's product with one problem's gradient, see luce/regression/preconditioner.py: with
+// features V, classes C and mean m, of weights W (k, d) and biases b (k) it is S = C ((C' (W - b m') V) /
+// divisor) V' and C ((C' b) / bias_divisor) - S m. scratch (2, k, d) and (2, k).
+inline void lbfgs_metric(const luce::LbfgsMetric& metric, const double* grad, double* out, double* scratch) {
+  const size_t k = metric.k, d = metric.d;
+  const double *bias = grad + k * d, *classes = metric.classes;
+  double *a = scratch, *b = a + k * d, *column = b + k * d, *turned = column + k;
+  for (size_t q = 0; q < k; ++q) {
+    for (size_t j = 0; j < d; ++j) a[q * d + j] = grad[q * d + j] - bias[q] * metric.mean[j];
+    std::fill_n(b + q * d, d, 0.0);
+    add_rows(metric.vectors, d, d, a + q * d, d, b + q * d);
+  }
+  for (size_t q = 0; q < k; ++q) {
+    for (size_t p = 0; p < k; ++p) column[p] = classes[p * k + q];
+    std::fill_n(a + q * d, d, 0.0);
+    add_rows(b, k, d, column, d, a + q * d);
+    for (size_t j = 0; j < d; ++j) a[q * d + j] /= metric.divisor[q * d + j];
+    products(bias, 1, k, column, k, turned + q);
+    turned[q] /= metric.bias_divisor[q];
+  }
+  for (size_t q = 0; q < k; ++q) {
+    std::fill_n(b + q * d, d, 0.0);
+    add_rows(a, k, d, classes + q * k, d, b + q * d);
+    double* step = out + q * d;
+    products(metric.vectors, d, d, b + q * d, d, step);
+    double own, moved;
+    products(classes + q * k, 1, k, turned, k, &own);
+    products(step, 1, d, metric.mean, d, &moved);
+    out[k * d + q] = own - moved;
+  }
+}
+
 }  // namespace

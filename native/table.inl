@@ -83,6 +83,6 @@ constexpr luce::Table<T> table() {
           linear<T, double>()};
 }
 
-constexpr luce::LbfgsKernels lbfgs() { return {lbfgs_add, lbfgs_direction}; }
+constexpr luce::LbfgsKernels lbfgs() { return {lbfgs_add, lbfgs_direction, lbfgs_metric}; }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -22,6 +23,19 @@ inline void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
+}
+
+// Wait for a short while, awake: to fall asleep and be woken takes longer than many a call.
+template <class Condition>
+inline void wait_awake(std::chrono::microseconds longest, const Condition& come) {
+  constexpr int kLooks = 32;  // between two looks at the clock
+  const auto end = std::chrono::steady_clock::now() + longest;
+  do {
+    for (int i = 0; i < kLooks; ++i) {
+      if (come()) return;
+      relax();
+    }
+  } while (std::chrono::steady_clock::now() < end);
 }
 
 // Work is cut into more pieces than there are threads, and whoever is free takes the next: a thread that
@@ -52,6 +66,9 @@ class Pool {
     take_pieces();
     std::unique_lock<std::mutex> lock(mutex_);
     places_ = 0;  // who comes now comes too late
+    lock.unlock();
+    wait_awake(kLastPiece, [this] { return active_.load(std::memory_order_acquire) == 0; });
+    lock.lock();
     done_.wait(lock, [this] { return active_ == 0; });
     if (error_) std::rethrow_exception(error_);
     return true;
@@ -59,7 +76,7 @@ class Pool {
 
  private:
   static constexpr std::size_t kPiecesEach = 8;
-  static constexpr int kSpins = 2000;  // some 20 microseconds: the next call often comes at once
+  static constexpr std::chrono::microseconds kNextCall{100}, kLastPiece{50};
 
   void take_pieces() {
     try {
@@ -78,7 +95,7 @@ class Pool {
   void serve() {
     std::size_t seen = 0;
     while (true) {
-      for (int i = 0; i < kSpins && round_.load(std::memory_order_acquire) == seen; ++i) relax();
+      wait_awake(kNextCall, [&] { return round_.load(std::memory_order_acquire) != seen; });
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait(lock, [&] { return round_.load(std::memory_order_relaxed) != seen; });
       seen = round_.load(std::memory_order_relaxed);
@@ -96,8 +113,8 @@ class Pool {
   std::condition_variable wake_, done_;
   std::vector<std::thread> threads_;
   const Work* work_ = nullptr;
-  std::size_t n_ = 0, piece_ = 1, places_ = 0, active_ = 0;
-  std::atomic<std::size_t> next_{0}, round_{0};
+  std::size_t n_ = 0, piece_ = 1, places_ = 0;
+  std::atomic<std::size_t> next_{0}, round_{0}, active_{0};
   std::exception_ptr error_;
 };
 

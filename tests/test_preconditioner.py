@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from luce import _native
 from luce.links import Entmax, Link, Sigmoid, Softmax, Sparsemax
 from luce.regression import row_loss
 from luce.regression.objective import gram
-from luce.regression.preconditioner import preconditioner, spectrum
+from luce.regression.preconditioner import Spectrum, preconditioner, spectrum
 from tests.plain_regression import blobs, distributions_of, rows_of
 
 
@@ -34,6 +41,38 @@ def test_the_metric_is_the_inverse_it_says() -> None:
     alone = preconditioner(features, c[:1], mean[:1], strength[:1])
     np.testing.assert_allclose(alone(grad)[0], found[0], rtol=1e-12)  # of one problem: any number of gradients
     assert not np.allclose(alone(grad)[1], found[1])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 23), st.integers(1, 70))
+def test_the_native_product_is_that_of_matrices(seed: int, n_problems: int, k: int, d: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, c = rng.normal(size=(d, d)), rng.normal(size=(n_problems, k, k))
+    values, vectors = np.linalg.eigh(a @ a.T)
+    features = Spectrum(np.maximum(values, 0), vectors, np.ascontiguousarray(vectors))
+    mean, strength = rng.normal(size=(n_problems, d)), rng.uniform(0.1, 1, n_problems)
+    metric = preconditioner(features, c @ c.transpose(0, 2, 1), mean, strength)
+    grad = rng.normal(size=(n_problems, k * d + k))
+    expected = replace(metric, spectrum=replace(features, few=None))(grad)
+    np.testing.assert_allclose(metric(grad), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+def test_a_native_product_of_other_shapes_is_refused() -> None:
+    square, rows, column = np.zeros((2, 3, 3)), np.zeros((2, 3)), np.zeros((2, 15))
+    fitting: list[NDArray[Any]] = [
+        np.zeros((4, 4)),
+        square,
+        np.zeros((2, 3, 4)),
+        rows,
+        np.zeros((2, 4)),
+        column,
+        column,
+    ]
+    _native.lbfgs_metric(*fitting)
+    for i, part in enumerate(fitting):
+        other = fitting.copy()
+        other[i] = np.zeros((*part.shape[:-1], part.shape[-1] + 1))
+        with pytest.raises(ValueError, match="must have shape"):
+            _native.lbfgs_metric(*other)
 
 
 def test_few_rows_take_the_variances() -> None:

@@ -123,6 +123,23 @@ def test_folded_norms_compute_the_same() -> None:
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+def test_the_mean_with_the_mirror_image_comes_back() -> None:
+    trunk = network_from("cnn:width_factor=0.25", 3, SIDE, SIDE)
+    mean, deviation = torch.full((3,), 100.0), torch.full((3,), 50.0)
+    model = Classifier(trunk, 4, mean, deviation, mirror=True).eval()
+    nn.init.normal_(model.head.weight)
+    x = torch.from_numpy(pictures(6))
+    with torch.no_grad():
+        once = [trunk(model.normalised(view)) for view in (x, x.flip(2))]
+        expected = model.head((once[0] + once[1]) / 2)
+    assert (once[0] - once[1]).abs().max() > 0.01
+    torch.testing.assert_close(model(x), expected)
+    torch.testing.assert_close(model(x.flip(2)), expected)
+    classifier = file_of(model, network="cnn:width_factor=0.25", mirror=True)
+    check_agreement(load_network(classifier), classifier, pictures(6))
+    torch.testing.assert_close(model.train().features(x), trunk(model.normalised(x)))  # training sees one at a time
+
+
 PRIOR: dict[str, Any] = {"class_weight": {"3": 4.0}, "prior": "uniform"}
 
 

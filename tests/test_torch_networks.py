@@ -309,6 +309,15 @@ def test_the_first_layer_whitens_the_patches_of_the_pictures() -> None:
     assert torch.isfinite(new_classifier(Recipe(network="fastcnn"), flat, 2, 0)(flat)).all()
 
 
+def test_the_first_filters_let_their_input_through() -> None:
+    trunk: Any = built("fastcnn", 3, 32, 32, width_factor=0.5)
+    for layer in (part for part in trunk.body if isinstance(part, nn.Conv2d)):
+        x = torch.randn(2, layer.in_channels, 8, 8)
+        n = min(layer.in_channels, layer.out_channels)
+        assert torch.equal(layer(x)[:, :n], x[:, :n])
+        assert n == layer.out_channels or layer.weight[n:].std() > 0.01
+
+
 @pytest.mark.parametrize("pool", ["mean", "class"])
 @pytest.mark.parametrize("attention", ["softmax", "linear"])
 def test_a_vision_transformer_uses_all_it_has(pool: str, attention: str) -> None:

@@ -201,6 +201,15 @@ def lbfgs_direction(
     out: NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
+def lbfgs_metric(
+    vectors: NDArray[np.float64],
+    classes: NDArray[np.float64],
+    divisor: NDArray[np.float64],
+    bias_divisor: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    grad: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> None: ...
 def small(
     member: int, log: bool, x: object, out: object, temperature: float, shape: float
 ) -> NDArray[np.float32] | NDArray[np.float64] | None: ...

@@ -153,7 +153,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         loss = self._check()
         features, given = validate_data(self, X, y, dtype=NATIVE, order="C", multi_output=True)
         targets = read_targets(given, loss)
-        weight = np.array(_check_sample_weight(sample_weight, features, dtype=np.float64, ensure_non_negative=True))
+        weight = read_weights(sample_weight, features)
         return self._fit(features, targets, weight, loss)
 
     def fit_distributed(
@@ -177,7 +177,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         loss = self._check()
         features, given = validate_data(self, X, y, dtype=NATIVE, order="C", multi_output=True)
-        weight = np.array(_check_sample_weight(sample_weight, features, dtype=np.float64, ensure_non_negative=True))
+        weight = read_weights(sample_weight, features)
         classes, total = joined(group, features, given)
         return self._fit(features, read_targets(given, loss, classes), weight, loss, total)
 
@@ -381,7 +381,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise ValueError(
                 f"inference: {(k - 1) * (d + 1):,} parameters are more than {MOST_PARAMETERS:,}; take fewer features"
             )
-        weight = np.array(_check_sample_weight(sample_weight, features, dtype=np.float64, ensure_non_negative=True))
+        weight = read_weights(sample_weight, features)
         p = softmax(self._logits(features))
         matrix = information(features, p, weight, at)
         strength = weight.sum() * self._strength(weight.sum())
@@ -429,6 +429,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return np.asarray(affine(features, self.coef_, self.intercept_, center, n_threads))
 
 
+def read_weights(sample_weight: ArrayLike | None, features: NDArray[Any]) -> Float64:
+    """The weight (N,) of each row, the caller's to change."""
+    if sample_weight is None:
+        return np.ones(len(features))
+    return np.array(_check_sample_weight(sample_weight, features, dtype=np.float64, ensure_non_negative=True))
+
+
 def read_targets(y: NDArray[Any], loss: RowLoss, classes: NDArray[Any] | None = None) -> Targets:
     """Classes, distributions or labels, told apart by shape, dtype and link; `classes` where they are known."""
     if y.ndim == 2 and y.shape[1] == 1:
@@ -436,7 +443,8 @@ def read_targets(y: NDArray[Any], loss: RowLoss, classes: NDArray[Any] | None = 
 
         y = column_or_1d(y, warn=True)
     if y.ndim == 1:
-        check_classification_targets(y)
+        if y.dtype.kind not in "biu":  # whole numbers are classes
+            check_classification_targets(y)
         found, ids = np.unique(y, return_inverse=True)
         if classes is not None:
             ids = np.searchsorted(classes, found)[ids]

@@ -7,11 +7,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import check_cv
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import validate_data
 
 from luce.links import Link, Softmax
 from luce.regression.cross_validation import make_folds
-from luce.regression.estimator import NATIVE, SoftmaxRegression, read_targets
+from luce.regression.estimator import NATIVE, SoftmaxRegression, read_targets, read_weights
 from luce.regression.objective import Float64, here
 from luce.threads import default_threads
 
@@ -100,7 +100,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         loss = self._check()
         features, given = validate_data(self, X, y, dtype=NATIVE, order="C")
         targets = read_targets(given, loss)
-        weight = np.array(_check_sample_weight(sample_weight, features, dtype=np.float64, ensure_non_negative=True))
+        weight = read_weights(sample_weight, features)
         self.fold_ = self._folds(features, given, groups)
         row_weight = weight * self._class_weights(targets, weight, here)
         folds = make_folds(

@@ -56,6 +56,9 @@ class Memory:
 
     A pair that tells nothing (no step, or no curvature along it) is remembered as zeros. Shapes: B problems, m pairs,
     P variables. The places of the pairs are taken in turn, and round again once all are.
+
+    Attributes:
+        metric: what changes of gradients are measured in.
     """
 
     def __init__(self, n_problems: int, n_variables: int, metric: Metric, n_threads: int = 1) -> None:
@@ -66,12 +69,12 @@ class Memory:
         self._scale = np.ones(n_problems)
         self._count, self._newest = 0, 0  # places taken, and the one taken last
         self._n_threads = n_threads
-        self._metric = metric
+        self.metric = metric
         self._last: tuple[Float64, Float64] | None = None  # a gradient, and it in the metric
 
     def set_metric(self, metric: Metric) -> None:
         """Measure in another metric from now on."""
-        self._metric, self._last = metric, None
+        self.metric, self._last = metric, None
         if self._count == 0:
             return
         changes, turned = self._pairs[1:, :, : self._count]
@@ -122,7 +125,7 @@ class Memory:
 
     def _in_metric(self, grad: Float64) -> Float64:
         if self._last is None or self._last[0] is not grad:
-            self._last = grad, self._metric(grad)
+            self._last = grad, self.metric(grad)
         return self._last[1]
 
 

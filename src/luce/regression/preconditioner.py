@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from luce import _native
 from luce.regression.objective import Float64, Floats, Rows, gram
 
 _MOST_FEATURES = 4096  # from there on the spectrum costs more memory and time than it saves
+_FEW_PRODUCTS = 1 << 17  # of a gradient and the metric: a matrix library's calls would take longer than they do
 _ROWS_EACH = 4  # rows for each feature below which the features' variances do as well, at a fraction of the work
 _FLOOR = 1e-3  # of the classes' largest curvature, for biases
 
@@ -28,10 +30,12 @@ class Spectrum:
         values: (D,) not negative.
         vectors: (D, D), a column for each value, in the dtype of the products with them; `None` where only the diagonal
             was taken.
+        few: the same in float64 where they and the classes are few: then the native product is the faster one.
     """
 
     values: Float64
     vectors: Floats | None
+    few: Float64 | None = None
 
     def at(self, dtype: type[np.float32] | type[np.float64]) -> Spectrum:
         """The same for products in another dtype."""
@@ -59,7 +63,8 @@ def spectrum(rows: Rows, unit: Float64, deviation: Float64) -> Spectrum:
     if d > _MOST_FEATURES or n_rows < _ROWS_EACH * d:
         return Spectrum((deviation * unit) ** 2, None)
     values, vectors = np.linalg.eigh(gram(rows, unit))
-    return Spectrum(np.maximum(values, 0.0), vectors)
+    few = rows.n_classes * d * (rows.n_classes + d) <= _FEW_PRODUCTS
+    return Spectrum(np.maximum(values, 0.0), vectors, np.ascontiguousarray(vectors) if few else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,18 @@ class Preconditioner:
     def __call__(self, grad: Float64) -> Float64:
         """Apply it to gradients (B, K D + K), or any number of them where B is 1: weights, then biases."""
         n, (_, k, d) = len(grad), self.divisor.shape
+        if self.spectrum.few is not None and n == len(self.divisor):
+            out = np.empty_like(grad)
+            _native.lbfgs_metric(
+                self.spectrum.few,
+                self.classes,
+                self.divisor,
+                self.bias_divisor,
+                self.mean,
+                np.ascontiguousarray(grad),
+                out,
+            )
+            return out
         weights, bias = grad[:, : k * d].reshape(n, k, d), grad[:, k * d :]
         turned = self.spectrum.there(weights - bias[:, :, None] * self.mean[:, None])
         turned = self.classes.transpose(0, 2, 1) @ turned

@@ -70,23 +70,23 @@ class RowLoss:
         Returns:
             Its sum over the rows, weighted, (K, K), and the weighted trace of each row's, (n,).
         """
-        z = np.asarray(logits, np.float64) * self.beta
+        z = np.ascontiguousarray(logits, np.float64)
         w = np.asarray(weight, np.float64) * self.beta**2
+        p = np.empty_like(z)
         if self.member == SIGMOID:
-            p = 0.5 * (1 + np.tanh(z / 2))
+            _native.sigmoid(z.reshape(-1), p.reshape(-1), self.beta, 1)
             p *= 1 - p
             return np.diag(w @ p), w * p.sum(axis=1)
         if self.member == ENTMAX:
-            p = np.empty_like(z)
-            _native.entmax(np.ascontiguousarray(z), p, 1.0, 1, self.shape)
+            _native.entmax(z, p, self.beta, 1, self.shape)
             s = np.where(p > 0, p ** (2 - self.shape), 0.0)
+            mass = s.sum(axis=1)
+            p = s / np.sqrt(mass)[:, None]
         else:
-            z -= z.max(axis=1, keepdims=True)
-            s = np.exp(z, out=z)
-            s /= s.sum(axis=1, keepdims=True)
-        mass = s.sum(axis=1)
-        matrix = np.diag(w @ s) - s.T @ (s * (w / mass)[:, None])
-        return (matrix + matrix.T) / 2, w * (mass - np.einsum("nk,nk->n", s, s) / mass)
+            _native.softmax(z, p, self.beta, 1)
+            s, mass = p, np.ones(1)
+        matrix = np.diag(w @ s) - p.T @ (p * w[:, None])
+        return (matrix + matrix.T) / 2, w * (mass - np.einsum("nk,nk->n", p, p))
 
 
 SOFTMAX_LOSS = RowLoss()

@@ -269,6 +269,7 @@ class _Search:
         self.problem, self.exact_features, self.provable, self.exact = problem, features, provable, exact
         self.tol, self.max_iter, self.progress = tol, max_iter, progress
         self.room = _ROOM
+        self._penalty = np.where(provable, problem.penalty.strength, 1.0)
         self.last_proof = -1
         self._next_refresh = 0.0
         self._told = time.monotonic()
@@ -308,6 +309,7 @@ class _Search:
         if self.features.vectors is not None and self.features.vectors.dtype != dtype:
             self.features = self.exact_features.at(dtype)  # what float32 loses of a gradient would mislead
             self._renew(at)
+        if self.trace.memory.metric is not self.metric:
             self.trace.memory.set_metric(self.metric)
         return minimize(
             lambda x: self.problem(x, dtype),
@@ -323,18 +325,19 @@ class _Search:
         """Which problems are done: a gap that leaves room for the proof, or no decrease to be expected."""
         decrease = np.zeros(len(at.x)) if at.decrease is None else at.decrease
         size = np.abs(at.value if self.exact else self.zero)
-        wanted, left = self.tol * size, decrease
-        enough = self.room * wanted * (_DOUBT if self.exact else 1.0)
+        allowed = self.room * self.tol * size
+        enough = allowed * (_DOUBT if self.exact else 1.0)
         done = decrease <= np.where(self.provable, np.finfo(np.float64).eps * size, enough)
-        if self.provable.any():
-            weights, bias = at.grad[:, : self.problem.split], at.grad[:, self.problem.split :]
-            penalty = np.where(self.provable, self.problem.penalty.strength, 1.0)
-            gap = np.vecdot(weights, weights) / (2 * penalty) + np.vecdot(bias, self.metric.bias_step(bias)) / 2
-            done |= self.provable & (gap <= self.room * wanted)
-            left = np.where(self.provable, gap, decrease)
+        weights, bias = at.grad[:, : self.problem.split], at.grad[:, self.problem.split :]
+        gap = np.vecdot(weights, weights) / (2 * self._penalty)
+        near = self.provable & (gap <= allowed)
+        if near.any():
+            gap += np.vecdot(bias, self.metric.bias_step(bias)) / 2
+            done |= near & (gap <= allowed)
         if self.progress is not None and time.monotonic() - self._told > 1:
             self._told = time.monotonic()
-            self.progress(at.n_iter, float(at.value.max()), float((left / np.maximum(size, 1e-300)).max()))
+            left = np.where(self.provable, gap, decrease) / np.maximum(size, 1e-300)
+            self.progress(at.n_iter, float(at.value.max()), float(left.max()))
         return done
 
     def refresh(self, at: Point) -> None:
@@ -362,7 +365,6 @@ class _Search:
                 break
             if i == 0:
                 self._renew(at, every_row=True)
-                self.trace.memory.set_metric(self.metric)
             x = at.x.copy()
             x[owed, split:] -= self.metric.bias_step(grad[:, split:])[owed]
             new_value, new_grad = problem(x, np.float64)

@@ -142,7 +142,8 @@ def _trained(card: Card, weights: Mapping[str, Tensor]) -> Classifier:
     try:
         with torch.random.fork_rng(devices=[]):
             trunk = network_from(recipe["network"], len(mean), spec.height, spec.width)
-        network = fold_norms(Classifier(trunk, len(card.classes), mean, deviation))
+        mirror = bool(recipe.get("mirror", False))
+        network = fold_norms(Classifier(trunk, len(card.classes), mean, deviation, mirror=mirror))
         trained_with: Any = HEADS[split_spec("head", recipe.get("head", "linear"))[0]]
         network.head.unit = trained_with.unit
         network.load_state_dict({key: weights.get(key, torch.zeros_like(v)) for key, v in network.state_dict().items()})

@@ -35,6 +35,8 @@ class Recipe:
         augment: how pictures are varied.
         average: half-life in steps of the weights' running average, as a share of an epoch; 0 for none. The averaged
             weights are what is measured and saved.
+        mirror: measure and serve with the mean of the features of each picture and its mirror image: somewhat more
+            often right, for twice the time of a prediction.
         patience: stop when so many epochs in a row have brought nothing better on the validation pictures; 0: never.
             Under one cycle the last epochs are the best ones, so this is for stopping what goes nowhere.
         bfloat16: products in bfloat16 where the processor has instructions for them.
@@ -52,6 +54,7 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)
     average: float = 0.25
+    mirror: bool = False
     patience: int = 0
     bfloat16: bool = True
 

@@ -48,14 +48,24 @@ class Classifier(nn.Module):
         mean: (C,) of the pixels, 0 … 255.
         deviation: (C,) of the pixels.
         head: the last layer, a name of `HEADS` with its options.
+        mirror: in evaluation, take the mean of the trunk's features of each picture and its mirror image.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, trunk: nn.Module, n_classes: int, mean: Tensor, deviation: Tensor, head: str = "linear") -> None:
+    def __init__(
+        self,
+        trunk: nn.Module,
+        n_classes: int,
+        mean: Tensor,
+        deviation: Tensor,
+        head: str = "linear",
+        *,
+        mirror: bool = False,
+    ) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk, self.mirror = trunk, mirror
         self.head: Any = head_from(head, int(trunk.n_features), n_classes)  # type: ignore[arg-type]  # nn.Module's attributes are untyped
         if isinstance(self.head, LinearHead):
             nn.init.normal_(self.head.weight, std=_HEAD_SCALE)
@@ -67,7 +77,10 @@ class Classifier(nn.Module):
 
     def features(self, pictures: Tensor) -> Tensor:
         """Features (N, D) of pictures (N, H, W, C), 0 … 255 in any dtype; of norm 1 where the head looks at angles."""
-        features: Tensor = self.trunk(self.normalised(pictures))
+        x = self.normalised(pictures)
+        features: Tensor = self.trunk(x)
+        if self.mirror and not self.training:
+            features = (features + self.trunk(x.flip(3))) / 2
         return unit(features) if self.head.unit else features
 
     def normalised(self, pictures: Tensor) -> Tensor:
@@ -91,7 +104,7 @@ def new_classifier(recipe: Recipe, pictures: Tensor, n_classes: int, seed: int) 
             flat = pictures.reshape(-1, channels).double()
             mean, deviation = flat.mean(0), flat.std(0).clamp_(min=1.0)
         mean, deviation = (torch.as_tensor(v, dtype=torch.float32).expand(channels) for v in (mean, deviation))
-        model = Classifier(trunk, n_classes, mean.clone(), deviation.clone(), recipe.head)
+        model = Classifier(trunk, n_classes, mean.clone(), deviation.clone(), recipe.head, mirror=recipe.mirror)
     look_at: Callable[[Tensor], None] | None = getattr(trunk, "look_at", None)
     if look_at is not None:  # it takes first weights from the pictures
         look_at(model.normalised(pictures[:: -(-len(pictures) // _LOOKED_AT)]))

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from machine import describe, write_section
+from pictures import unpacked
 from torch import Tensor, nn
 
 import luce.training
@@ -167,10 +168,10 @@ def trainings(names: Sequence[str]) -> str:
 def tuned() -> str:
     """The embedded backbone with a linear last layer, and trained on, as a table."""
     rows = ["| command | accuracy, 95 % interval | ECE | minutes |", "|---|---|---|---|"]
-    found = []
+    found, photos = [], unpacked()
     for words, train in (("", luce.training.fit), (" --finetune", functools.partial(fit, wanted=wishes(network=None)))):
         began = time.perf_counter()
-        result = train(TUNED, say=lambda text: print(text, file=sys.stderr, flush=True))
+        result = train(photos, say=lambda text: print(text, file=sys.stderr, flush=True))
         minutes = (time.perf_counter() - began) / 60
         assert result.evaluation is not None
         m = result.evaluation.metrics
@@ -195,7 +196,7 @@ def main() -> None:
     text += f", {default_threads()} threads; ours is everything from the files to the calibrated model.\n\n{race()}"
     text += "\n\nWhat `luce train` reaches, one seed each; a tenth of the pictures calibrates.\n\n"
     text += trainings(list(TRAININGS))
-    text += f"\n\nPhotos, the authors' own validation part.\n\n{tuned()}"
+    text += f"\n\nTrashNet's photos, the authors' own validation part.\n\n{tuned()}"
     write_section("Networks", "networks", text)
 
 

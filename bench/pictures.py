@@ -40,9 +40,12 @@ FLOOR = "floor: ONNX Runtime"
 
 
 def find_photos() -> Path:
-    """The folder on the command line, or TrashNet unpacked from the development data."""
-    if len(sys.argv) > 1:
-        return Path(sys.argv[1])
+    """The folder on the command line, or TrashNet."""
+    return Path(sys.argv[1]) if len(sys.argv) > 1 else unpacked()
+
+
+def unpacked() -> Path:
+    """TrashNet, unpacked from the development data."""
     folders = os.environ.get("LUCE_DATA", "../shared/data").split(os.pathsep)
     archive = next(
         Path(f) / "trashnet" / "trashnet-256-trainval.tar" for f in folders if (Path(f) / "trashnet").is_dir()

@@ -22,7 +22,7 @@ from luce.torch.fit import fit, recipe_for
 from luce.torch.networks import build_network
 from luce.torch.pictures import held_back
 from luce.torch.recipe import Recipe
-from luce.torch.trainer import train_network
+from luce.torch.trainer import logits_of, new_classifier, train_network
 from luce.training import Options
 from luce.training.head import class_weights, fit_head, prior_shift
 from luce.training.ready import make_ready
@@ -100,7 +100,7 @@ def test_cut_off_and_resumed_it_gives_the_same_file(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("luce.torch.trainer._SAVE_SECONDS", -1.0)  # after each step
-    recipe, checkpoint, options = replace(QUICK, batch_size=5), tmp_path / "state", Options(n_threads=1)
+    recipe, checkpoint, options = replace(QUICK, batch_size=5, blend=0.25), tmp_path / "state", Options(n_threads=1)
     whole = fit(photos, options, recipe=recipe).classifier
     steps: list[int] = []
     said: list[str] = []
@@ -148,6 +148,29 @@ def test_the_trunk_learns_at_its_own_rate() -> None:
         torch.testing.assert_close(ends[1][name] - weight, share * (ends[0][name] - weight), rtol=1e-2, atol=1e-6)
     with pytest.raises(ValueError, match="trunk_rate must be above 0"):
         Recipe(trunk_rate=0.0)
+
+
+def test_the_result_lies_between_the_first_weights_and_the_trained_ones() -> None:
+    x, y = noise(8)
+    recipe = Recipe("cnn", epochs=2, batch_size=4, learning_rate=0.01)
+    told: list[float] = []
+    first, trained, between = (
+        train_network(
+            x, y, 3, replace(recipe, **how), validation=(x, y), on_epoch=lambda h: told.append(h[-1]["accuracy"])
+        )
+        for how in ({"learning_rate": 1e-30}, {}, {"blend": 0.25})
+    )
+    found = between.state_dict()
+    for name, weight in trained.state_dict().items():
+        if not name.endswith(("running_mean", "running_var")):  # those move without learning
+            start = first.state_dict()[name]
+            torch.testing.assert_close(found[name], start + (0.25 * (weight - start)).to(weight.dtype), msg=name)
+    assert told[-1] == float((logits_of(between, x).argmax(1) == y).double().mean())
+    fresh = new_classifier(recipe, x, 3, 0).state_dict()
+    for name in (name for name in fresh if name.endswith(("running_mean", "running_var"))):
+        torch.testing.assert_close(found[name], torch.lerp(fresh[name], trained.state_dict()[name], 0.25), msg=name)
+    with pytest.raises(ValueError, match="blend must be above 0"):
+        Recipe(blend=0.0)
 
 
 def test_the_command_line_trains_it(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """The embedded backbone trained on with the user's pictures: what differs from a network trained from scratch.
 
 The last layer begins at the softmax regression on the features as they are, and not at random, which would spoil them
-before it is of use (Kumar et al. 2022, arXiv 2202.10054).
+before it is of use (Kumar et al. 2022, arXiv 2202.10054). The result lies half-way between these first weights and the
+trained ones (Wortsman et al. 2022, arXiv 2109.01903).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _NAME = "efficientnet_lite0"
 NETWORK: Final = f"{_NAME}:frozen=3"  # parts that stay as they are: the stem and two stages
 _VARIED: Final = Augment(crop=0.5, mixup=0.2, side=160)  # 160 pixels of parts show things as large as 224 of the whole
 _LEAST_EPOCHS, _MOST_EPOCHS, _SEEN = 5, 30, 30_000  # pictures to be seen in all
-_RATE, _TRUNK_RATE = 1e-3, 0.8
+_RATE, _AVERAGE, _BLEND = 4e-4, 1.0, 0.5
 
 
 def embedded(progress: Progress) -> Backbone:
@@ -58,7 +59,8 @@ def suited(classes: Sequence[str], n: int) -> dict[str, Any]:
         "epochs": min(max(_SEEN // n, _LEAST_EPOCHS), _MOST_EPOCHS),
         "batch_size": 32,
         "learning_rate": _RATE,
-        "trunk_rate": _TRUNK_RATE,
+        "average": _AVERAGE,
+        "blend": _BLEND,
         "label_smoothing": 0.1,
     }
 

@@ -35,6 +35,9 @@ class Recipe:
         augment: how pictures are varied.
         average: half-life in steps of the weights' running average, as a share of an epoch; 0 for none. The averaged
             weights are what is measured and saved.
+        blend: share of the trained weights in those that are measured and saved, the rest being the weights that the
+            training began with: between two good networks lies a better one (Wortsman et al. 2022, arXiv 2109.01903). 1
+            from scratch, where the first weights are good for nothing.
         mirror: measure and serve with the mean of the features of each picture and its mirror image: somewhat more
             often right, for twice the time of a prediction.
         patience: stop when so many epochs in a row have brought nothing better on the validation pictures; 0: never.
@@ -54,6 +57,7 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: Augment = field(default_factory=Augment)
     average: float = 0.25
+    blend: float = 1.0
     mirror: bool = False
     patience: int = 0
     bfloat16: bool = True
@@ -67,6 +71,8 @@ class Recipe:
             raise ValueError(f"Recipe: learning_rate must be positive, got {self.learning_rate!r}")
         if not 0 < self.trunk_rate <= 1:
             raise ValueError(f"Recipe: trunk_rate must be above 0 and at most 1, got {self.trunk_rate!r}")
+        if not 0 < self.blend <= 1:
+            raise ValueError(f"Recipe: blend must be above 0 and at most 1, got {self.blend!r}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"Recipe: weight_decay must be at least 0, got {self.weight_decay!r}")
         if not 0 <= self.label_smoothing < 1:

@@ -117,6 +117,7 @@ class _Run:
 
     model: Classifier
     averaged: Classifier
+    first: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     step: int = 0
     loss_sum: float = 0.0
@@ -154,7 +155,8 @@ def train_network(
             number, loss, accuracy on `validation`, seconds and pictures a second.
 
     Returns:
-        The classifier with averaged weights, in evaluation mode. It does not depend on `checkpoint` or on cuts.
+        The classifier with averaged weights, blended as the recipe says, in evaluation mode. It does not depend on
+        `checkpoint` or on cuts.
 
     Raises:
         ValueError: fewer pictures than a batch norm needs, or a network that does not suit them.
@@ -184,13 +186,13 @@ def train_network(
                 if checkpoint is not None and i + 1 < per_epoch and time.monotonic() - saved > _SAVE_SECONDS:
                     _save(run, checkpoint, recipe.epochs)
                     saved = time.monotonic()
-            _end_epoch(run, epoch, per_epoch, (per_epoch - first) * batch, began, validation)
+            _end_epoch(run, recipe, epoch, per_epoch, (per_epoch - first) * batch, began, validation)
             if checkpoint is not None:
                 _save(run, checkpoint, recipe.epochs)
                 saved = time.monotonic()
             if on_epoch is not None:
                 on_epoch(run.history)
-    return run.averaged.eval()
+    return _result(run, recipe)
 
 
 def logits_of(model: Classifier, pictures: Tensor) -> Tensor:
@@ -205,7 +207,8 @@ def _begin(recipe: Recipe, pictures: Tensor, n_classes: int, seed: int, head: tu
     model = new_classifier(recipe, pictures, n_classes, seed)
     if head is not None:
         model.head.load_state_dict({"weight": head[0], "bias": head[1]})
-    return _Run(model, copy.deepcopy(model), _optimizer(model, recipe))
+    first = copy.deepcopy(model.state_dict()) if recipe.blend < 1 else {}
+    return _Run(model, copy.deepcopy(model), first, _optimizer(model, recipe))
 
 
 def _optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
@@ -298,8 +301,26 @@ def _average(run: _Run, share: float) -> None:
                 mean.copy_(now)
 
 
+def _result(run: _Run, recipe: Recipe) -> Classifier:
+    """What is measured and saved: the averaged weights, moved towards the first ones where the recipe says so."""
+    if recipe.blend == 1:
+        return run.averaged.eval()
+    blended = copy.deepcopy(run.averaged)
+    with torch.no_grad():
+        for name, weight in blended.state_dict().items():
+            if weight.is_floating_point():
+                weight.lerp_(run.first[name], 1 - recipe.blend)
+    return blended.eval()
+
+
 def _end_epoch(
-    run: _Run, epoch: int, per_epoch: int, n_seen: int, began: float, validation: tuple[Tensor, Tensor] | None
+    run: _Run,
+    recipe: Recipe,
+    epoch: int,
+    per_epoch: int,
+    n_seen: int,
+    began: float,
+    validation: tuple[Tensor, Tensor] | None,
 ) -> None:
     seconds = time.monotonic() - began
     line = {
@@ -309,7 +330,7 @@ def _end_epoch(
         "rate": n_seen / max(seconds, 1e-9),
     }
     if validation is not None and len(validation[1]):
-        found = logits_of(run.averaged, validation[0]).argmax(1)
+        found = logits_of(_result(run, recipe), validation[0]).argmax(1)
         line["accuracy"] = float((found == validation[1]).double().mean())
     run.loss_sum = 0.0
     run.history = (*run.history, line)
@@ -320,6 +341,7 @@ def _save(run: _Run, checkpoint: Checkpoint, epochs: int) -> None:
         {
             "model": run.model.state_dict(),
             "averaged": run.averaged.state_dict(),
+            "first": run.first,
             "optimizer": run.optimizer.state_dict(),
             "step": run.step,
             "epochs": epochs,
@@ -335,6 +357,7 @@ def _restore(run: _Run, checkpoint: Checkpoint | None) -> None:
         return
     run.model.load_state_dict(state["model"])
     run.averaged.load_state_dict(state["averaged"])
+    run.first = state["first"]
     run.optimizer.load_state_dict(state["optimizer"])
     run.step, run.loss_sum = state["step"], state["loss_sum"]
     run.history = tuple(state["history"])

@@ -155,10 +155,8 @@ def test_the_result_lies_between_the_first_weights_and_the_trained_ones() -> Non
     recipe = Recipe("cnn", epochs=2, batch_size=4, learning_rate=0.01)
     told: list[float] = []
     first, trained, between = (
-        train_network(
-            x, y, 3, replace(recipe, **how), validation=(x, y), on_epoch=lambda h: told.append(h[-1]["accuracy"])
-        )
-        for how in ({"learning_rate": 1e-30}, {}, {"blend": 0.25})
+        train_network(x, y, 3, how, validation=(x, y), on_epoch=lambda h: told.append(h[-1]["accuracy"]))
+        for how in (replace(recipe, learning_rate=1e-30), recipe, replace(recipe, blend=0.25))
     )
     found = between.state_dict()
     for name, weight in trained.state_dict().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from luce.classifier import ImageClassifier
 from luce.cli import main
 from luce.datasets import open_dataset
 from luce.images import Preparation
-from luce.links import Link, SoftMargin, Softmax
+from luce.links import Link, SoftMargin, Softmax, Taylor
 from luce.torch.export import to_backbone
 from luce.torch.finetune import NETWORK, embedded
 from luce.torch.fit import fit, recipe_for
@@ -169,6 +170,27 @@ def test_the_result_lies_between_the_first_weights_and_the_trained_ones() -> Non
         torch.testing.assert_close(found[name], torch.lerp(fresh[name], trained.state_dict()[name], 0.25), msg=name)
     with pytest.raises(ValueError, match="blend must be above 0"):
         Recipe(blend=0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "blend"),
+    [
+        ({}, 0.5),
+        ({"link": SoftMargin()}, 0.5),
+        ({"link": Taylor()}, 1.0),
+        ({"head": "arcface"}, 1.0),
+        ({"blend": 0.8}, 0.8),
+    ],
+)
+def test_a_last_layer_that_begins_at_random_is_not_blended(given: dict[str, Any], blend: float) -> None:
+    assert recipe_for(("cat", "dog"), 500, grey=False, network=NETWORK, **given).blend == blend
+
+
+def test_a_head_with_a_margin_is_trained_without_further_words(photos: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    words = ["--finetune", "--head", "arcface:margin=0.2", "--epochs", "1", "--threads", "1", "--no-report", "--quiet"]
+    assert main(["train", str(photos), "-o", str(model), *words]) == 0
+    assert main(["verify", str(model)]) == 0
 
 
 def test_the_command_line_trains_it(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -376,6 +376,7 @@ def test_wrong_parts_are_named() -> None:
         (["--network", "cnn", "--temperature", "-1"], "temperature must be"),
         (["--network", "cnn", "--head", "bigface"], "head: must be one of linear, large_margin"),
         (["--network", "cnn", "--recipe", "speed=1"], "recipe: takes optimizer"),
+        (["--network", "cnn", "--epochs", "1", "--recipe", "blend=0.5"], "blend goes with --finetune"),
         (["--head", "arcface"], "--head belongs to"),
         (["--minutes", "1"], "--minutes belongs to"),
     ],

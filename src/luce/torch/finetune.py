@@ -52,16 +52,22 @@ def is_meant(network: str) -> bool:
     return split_spec("network", network)[0] == _NAME
 
 
-def suited(classes: Sequence[str], n: int) -> dict[str, Any]:
-    """Fields of a recipe that suit n photos of these classes."""
+def begins_fitted(head: str, link: Link) -> bool:
+    """Whether the last layer begins at softmax regression: not where it is of another kind, which begins at random."""
+    return head == "linear" and at_test_time(link)[0] == Softmax()
+
+
+def suited(classes: Sequence[str], n: int, head: str, link: Link) -> dict[str, Any]:
+    """Fields of a recipe that suit n photos of these classes: a head with a margin takes no mixed targets."""
+    mixed = split_spec("head", head)[0] == "linear"
     return {
-        "augment": replace(_VARIED, flip=mirrors(classes)),
+        "augment": replace(_VARIED, flip=mirrors(classes), mixup=_VARIED.mixup if mixed else 0.0),
         "epochs": min(max(_SEEN // n, _LEAST_EPOCHS), _MOST_EPOCHS),
         "batch_size": 32,
         "learning_rate": _RATE,
         "average": _AVERAGE,
-        "blend": _BLEND,
-        "label_smoothing": 0.1,
+        "blend": _BLEND if begins_fitted(head, link) else 1.0,
+        "label_smoothing": 0.1 if mixed else 0.0,
     }
 
 
@@ -73,8 +79,8 @@ def first_head(
     link: Link,
     progress: Progress,
     say: Say,
-) -> tuple[Tensor, Tensor] | None:
-    """Weights (K, D) and biases (K,) of softmax regression on the embedded backbone's features.
+) -> tuple[Tensor, Tensor]:
+    """Weights (K, D) and biases (K,) of softmax regression on the embedded backbone's features, if `begins_fitted`.
 
     It is fitted as a network is trained, to no stated prior, and rows count alike.
 
@@ -86,13 +92,8 @@ def first_head(
         link: whose loss is minimised.
         progress: called with (stage, done, total).
         say: called with sentences for the user.
-
-    Returns:
-        `None` where the link's probabilities are no softmax of the scores.
     """
-    served, scale = at_test_time(link)
-    if served != Softmax():
-        return None
+    scale = at_test_time(link)[1]
     features = features_of(embedded(progress), pixels, ready.train_values, options.threads)
     data = replace(ready.to_train.take(np.flatnonzero(~held)), weights=None)
     head = fit_head(data, features[~held], ready.units[~held], options, progress)

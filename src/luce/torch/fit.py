@@ -143,12 +143,17 @@ def wishes(
         settings: others as text, see `parse_settings`.
 
     Raises:
-        ValueError: an unknown network, head or setting, or a value out of range.
+        ValueError: an unknown network, head or setting, a value out of range, or `blend` from scratch.
     """
     if network is not None and split_spec("network", network)[0] not in FROM_SCRATCH:
         raise ValueError(f"network: must be one of {', '.join(FROM_SCRATCH)}, got {network!r}")
     given: dict[str, Any] = {"network": network or finetune.NETWORK, "link": link, "head": head, "epochs": epochs}
     given |= parse_settings(settings) if settings else {}
+    if network is not None and given.get("blend", 1.0) != 1:
+        raise ValueError(
+            "recipe: blend goes with --finetune; the first weights of a network that is trained from scratch are good "
+            "for nothing: leave it out"
+        )
     recipe_for(("",), 1, grey=True, **given)
     return given
 
@@ -170,7 +175,10 @@ def recipe_for(classes: Sequence[str], n_pictures: int, *, grey: bool, **given: 
     check_specs(network, given.get("head", "linear"))
     n = max(n_pictures, 1)
     short = given.get("epochs", _SHORT + 1) <= _SHORT
-    suited = finetune.suited(classes, n) if finetune.is_meant(network) else _suited(classes, n, grey=grey, short=short)
+    if finetune.is_meant(network):
+        suited = finetune.suited(classes, n, given.get("head", "linear"), given.get("link", Softmax()))
+    else:
+        suited = _suited(classes, n, grey=grey, short=short)
     if isinstance(given.get("augment"), Mapping):
         given["augment"] = replace(suited["augment"], **given["augment"])
     return Recipe(**{**suited, **given})
@@ -240,7 +248,8 @@ def _trained(
     n_seen = int((~held).sum())  # the first ones: a slice of many pictures is no copy
     weight = class_weights(ready.to_train, options.class_weight)
     head = None
-    if finetune.is_meant(recipe.network) and recipe.head == "linear" and not (checkpoint and checkpoint.exists()):
+    fitted = finetune.is_meant(recipe.network) and finetune.begins_fitted(recipe.head, recipe.link)
+    if fitted and not (checkpoint and checkpoint.exists()):
         head = finetune.first_head(ready, held, pixels, options, recipe.link, progress, say)
 
     def on_epoch(history: tuple[dict[str, float], ...]) -> None:

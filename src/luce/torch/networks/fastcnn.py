@@ -3,8 +3,7 @@
 The first layer sees patches of 2 x 2 pixels; its filters whiten those of the pictures to train on and stay as they are,
 so that the layers behind begin with inputs of equal size that are not correlated. Then three stages of two convolutions
 3 x 3, pooled after the first one; of each, as many filters as it has inputs begin by letting one of them through as it
-is. Source of the design: Jordan 2024, arXiv 2404.00498. 90 million multiply-adds for
-32 x 32 pictures.
+is. Source of the design: Jordan 2024, arXiv 2404.00498. 90 million multiply-adds for 32 x 32 pictures.
 """
 
 from __future__ import annotations

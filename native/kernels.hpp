@@ -86,8 +86,9 @@ struct LbfgsKernels {
   void (*metric)(const LbfgsMetric& metric, const double* grad, double* out, double* scratch);
 };
 
-// The columns with those that fill up a vector of any instruction set.
-constexpr std::size_t padded(std::size_t d) { return (d + 15) / 16 * 16; }
+// The columns with those that fill up a vector of any instruction set. An odd number of vectors: rows that lie a
+// power of two apart would drive each other out of the caches.
+constexpr std::size_t padded(std::size_t d) { return ((d + 15) / 16 | 1) * 16; }
 
 template <class T>
 struct Table {

@@ -18,7 +18,8 @@ constexpr int kLogitRows = 4, kLogitOutputs = 6, kGradientOutputs = 12;
 #else  // 16
 constexpr int kLogitRows = 3, kLogitOutputs = 4, kGradientOutputs = 6;
 #endif
-constexpr int kGradientVectors = 2;
+constexpr size_t kLogitBlock = 64;  // rows
+constexpr size_t kLogitBytes = 32 << 10;
 
 // Call body(constant) with the constant that equals `count`, from 1 to kMost.
 template <int kMost, class Body>
@@ -80,13 +81,17 @@ constexpr int kAcross = kWidth<T> < 4 ? 1 : kWidth<T> / 4;
 template <class T>
 constexpr int kDown = kWidth<T> / kAcross<T>;
 
+// z (kRows, kOutputs) = start + the products of `count` of the d features. Rows of z lie m apart, those of
+// start `apart`.
 template <int kRows, int kOutputs, class T, class X>
-inline void logits_tile(const X* x, const T* center, const T* matrix, const T* offset, T* z, size_t d,
-                        size_t m, const X* end) {
+[[gnu::flatten, gnu::noinline]] void logits_tile(const X* x, const T* center, const T* matrix, const T* start, size_t apart, T* z,
+                        size_t count, size_t d, size_t m, const X* end) {
   constexpr size_t w = kWidth<T>;
-  const size_t stride = luce::padded(d), whole = d / w * w;
+  const size_t stride = luce::padded(d), whole = count / w * w;
   Vec<T> sums[kRows][kOutputs];
-  repeat<kOutputs>([&](auto q) { repeat<kRows>([&](auto r) { sums[r][q] = Vec<T>{offset[q]}; }); });
+  repeat<kOutputs>([&](auto q) {
+    repeat<kRows>([&](auto r) { sums[r][q] = Vec<T>{start[static_cast<size_t>(r) * apart + q]}; });
+  });
   const auto step = [&](size_t j, auto read) {
     const Vec<T> c = load(center + j);
     Vec<T> v[kRows];
@@ -97,7 +102,7 @@ inline void logits_tile(const X* x, const T* center, const T* matrix, const T* o
     });
   };
   for (size_t j = 0; j < whole; j += w) step(j, [](const X* p) { return load_as<T>(p); });
-  if (whole < d) step(whole, [rest = d - whole, end](const X* p) { return load_part_as<T>(p, rest, end); });
+  if (whole < count) step(whole, [rest = count - whole, end](const X* p) { return load_part_as<T>(p, rest, end); });
   repeat<(kRows + kDown<T> - 1) / kDown<T>>([&](auto down) {
     repeat<(kOutputs + kAcross<T> - 1) / kAcross<T>>([&](auto across) {
       constexpr int row = down() * kDown<T>, first = across() * kAcross<T>;
@@ -106,64 +111,88 @@ inline void logits_tile(const X* x, const T* center, const T* matrix, const T* o
               constexpr int r = row + place() / kAcross<T>, q = first + place() % kAcross<T>;
               return sums[r < kRows ? r : kRows - 1][q < kOutputs ? q : kOutputs - 1];
             }));
-      constexpr size_t count = std::min(kAcross<T>, kOutputs - first);
+      constexpr size_t bytes = std::min(kAcross<T>, kOutputs - first) * sizeof(T);
       for (int r = 0; r < kDown<T> && row + r < kRows; ++r)
-        std::memcpy(z + static_cast<size_t>(row + r) * m + first, numbers + r * kAcross<T>,
-                    count * sizeof(T));
+        std::memcpy(z + static_cast<size_t>(row + r) * m + first, numbers + r * kAcross<T>, bytes);
     });
   });
 }
 
+// Features are taken in parts of which a tile's rows and outputs stay in the first cache.
 template <class T, class X>
 void linear_logits(const X* x, const T* center, const T* matrix, const T* offset, T* z, size_t n, size_t d,
                    size_t m) {
-  const size_t stride = luce::padded(d);
-  for (size_t row = 0; row < n; row += kLogitRows) {
-    with_constant<kLogitRows>(std::min<size_t>(kLogitRows, n - row), [&](auto rows) {
+  constexpr size_t w = kWidth<T>, most = kLogitBytes / sizeof(T) / (kLogitRows + kLogitOutputs);
+  const size_t stride = luce::padded(d), parts = std::max<size_t>(1, (d + most - 1) / most),
+               part = ((d + parts - 1) / parts + w - 1) / w * w;
+  for (size_t block = 0; block < n; block += kLogitBlock) {
+    const size_t last = std::min(n, block + kLogitBlock);
+    size_t j = 0;
+    do {
       over_outputs<kLogitOutputs>(m, [&](size_t first, auto count) {
-        logits_tile<rows(), count()>(x + row * d, center, matrix + first * stride, offset + first,
-                                     z + row * m + first, d, m, x + n * d);
+        for (size_t row = block; row < last; row += kLogitRows) {
+          T* to = z + row * m + first;
+          with_constant<kLogitRows>(std::min<size_t>(kLogitRows, last - row), [&](auto rows) {
+            logits_tile<rows(), count()>(x + row * d + j, center + j, matrix + first * stride + j,
+                                         j == 0 ? offset + first : to, j == 0 ? 0 : m, to,
+                                         std::min(part, d - j), d, m, x + n * d);
+          });
+        }
       });
-    });
+      j += part;
+    } while (j < d);
   }
 }
 
-// Where `fetch` says so the rows that follow these are fetched meanwhile: their turn is next.
-template <int kOutputs, class T, class X, class Read>
-inline void gradient_tile(const X* x, const T* center, const T* residual, double* grad, size_t n, size_t d,
-                          size_t m, size_t stride, size_t vectors, bool fetch, Read read) {
-  constexpr size_t w = kWidth<T>, tile = kGradientVectors * w, line = 64 / sizeof(X);
-  Vec<T> sums[kGradientVectors][kOutputs] = {};
-  Vec<T> c[kGradientVectors];
-  for (size_t v = 0; v < kGradientVectors; ++v) c[v] = v < vectors ? load(center + v * w) : splat(T(0));
+// to += v, number by number.
+template <class T>
+inline void add_wide(double* to, Vec<T> v) {
+  constexpr size_t w = kWidth<double>;
+  T numbers[kWidth<T>];
+  store(numbers, v);
+  for (size_t i = 0; i < kWidth<T>; i += w) store(to + i, load(to + i) + load_as<double>(numbers + i));
+}
+
+// grad (kOutputs, stride) += residual' (x - center) of `vectors` vectors of features. Where `fetch` says so the
+// rows that follow these are fetched meanwhile: their turn is next.
+template <int kOutputs, int kVectors, class T, class X, class Read>
+[[gnu::flatten, gnu::noinline]] void gradient_tile(const X* x, const T* center, const T* residual, double* grad,
+                                                   size_t n, size_t d, size_t m, size_t stride, size_t vectors,
+                                                   bool fetch, Read read) {
+  constexpr size_t w = kWidth<T>, tile = kVectors * w, line = 64 / sizeof(X);
+  Vec<T> sums[kVectors][kOutputs], c[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    c[v] = v < static_cast<int>(vectors) ? load(center + v * w) : Vec<T>{};
+    for (int q = 0; q < kOutputs; ++q) sums[v][q] = Vec<T>{};
+  }
   for (size_t row = 0; row < n; ++row, x += d, residual += m) {
     if (fetch)
       for (size_t i = 0; i < tile; i += line) __builtin_prefetch(x + n * d + i);
-    Vec<T> a[kGradientVectors];
-    for (size_t v = 0; v < kGradientVectors; ++v) a[v] = read(x, v * w) - c[v];
+    Vec<T> a[kVectors];
+    for (int v = 0; v < kVectors; ++v) a[v] = read(x, v * w) - c[v];
     for (int q = 0; q < kOutputs; ++q) {
       const Vec<T> r = splat(residual[q]);
-      for (int v = 0; v < kGradientVectors; ++v) sums[v][q] = mul_add<T>(a[v], r, sums[v][q]);
+      for (int v = 0; v < kVectors; ++v) sums[v][q] = mul_add<T>(a[v], r, sums[v][q]);
     }
   }
-  for (int q = 0; q < kOutputs; ++q)
-    for (size_t v = 0; v < vectors; ++v) {
-      double* to = grad + static_cast<size_t>(q) * stride + v * w;
-      for (size_t i = 0; i < w; ++i) to[i] += static_cast<double>(sums[v][q][i]);
-    }
+  for (int v = 0; v < kVectors; ++v) {
+    if (v < static_cast<int>(vectors))
+      for (int q = 0; q < kOutputs; ++q) add_wide<T>(grad + q * stride + v * w, sums[v][q]);
+  }
 }
 
 template <class T, class X>
 void linear_gradient(const X* x, const T* center, const T* residual, double* grad, size_t n, size_t d,
                      size_t m) {
-  constexpr size_t w = kWidth<T>, tile = kGradientVectors * w;
   const size_t stride = luce::padded(d);
-  for (size_t j = 0; j < d; j += tile) {
-    const size_t rest = d - j, vectors = std::min<size_t>(kGradientVectors, (rest + w - 1) / w);
-    over_outputs<kGradientOutputs>(m, [&](size_t first, auto count) {
+  over_outputs<kGradientOutputs>(m, [&](size_t first, auto count) {
+    constexpr int kVectors = 2 * count() <= kGradientOutputs ? 4 : 2;
+    constexpr size_t w = kWidth<T>, tile = kVectors * w;
+    for (size_t j = 0; j < d; j += tile) {
+      const size_t rest = d - j, vectors = std::min<size_t>(kVectors, (rest + w - 1) / w);
       const auto run = [&](auto read) {
-        gradient_tile<count()>(x + j, center + j, residual + first, grad + first * stride + j, n, d, m,
-                               stride, vectors, first == 0, read);
+        gradient_tile<count(), kVectors>(x + j, center + j, residual + first, grad + first * stride + j, n, d, m,
+                                         stride, vectors, first == 0, read);
       };
       if (rest >= tile)
         run([](const X* p, size_t at) { return load_as<T>(p + at); });
@@ -171,8 +200,8 @@ void linear_gradient(const X* x, const T* center, const T* residual, double* gra
         run([rest, end = x + n * d](const X* p, size_t at) {
           return at < rest ? load_part_as<T>(p + at, std::min(kWidth<T>, rest - at), end) : splat(T(0));
         });
-    });
-  }
+    }
+  });
 }
 
 // A vector may reach into the next row, for nothing, but not beyond the last one.

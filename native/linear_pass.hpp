@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "kernels.hpp"
@@ -32,10 +33,11 @@ struct RowLoss {
 
 namespace linear {
 
-constexpr std::size_t kBlockBytes = 192 << 10;  // of features: they stay in the second cache
+constexpr std::size_t kBlockBytes = 256 << 10;  // of features: they stay in the second cache
 constexpr std::size_t kRunRows = 256;           // about, for a run of rows that adds up on its own
 constexpr std::size_t kMostRuns = 32;           // the same for any number of threads: they change no result
 constexpr std::size_t kRunBytes = 16 << 20;     // of all sums together
+constexpr std::size_t kFewNumbers = 1 << 15;    // are added up by one thread
 
 template <class T, class X>
 std::size_t block_rows(const LinearRows<T, X>& rows) {
@@ -52,17 +54,24 @@ const LinearKernels<T, X>& kernels_for(const Table<T>& table) {
     return table.linear_f64;
 }
 
-// The matrix and the center with the zeros that fill up a vector.
+// The matrix and the center, whole lines of the caches, with zeros that fill them up.
 template <class T>
 struct Padded {
+  static constexpr std::size_t kLine = 64 / sizeof(T);
   std::size_t stride;
-  std::vector<T> matrix, center;
+  std::vector<T> numbers;
+  T *center, *matrix;
 
   Padded(const T* from, const T* mean, std::size_t m, std::size_t d)
-      : stride(padded(d)), matrix(m * stride), center(stride) {
-    for (std::size_t i = 0; i < m; ++i) std::copy_n(from + i * d, d, matrix.data() + i * stride);
-    std::copy_n(mean, d, center.data());
+      : stride(padded(d)), numbers((m + 1) * stride + kLine) {
+    void* start = numbers.data();
+    std::size_t room = numbers.size() * sizeof(T);
+    center = static_cast<T*>(std::align(64, (m + 1) * stride * sizeof(T), start, room));
+    matrix = center + stride;
+    std::copy_n(mean, d, center);
+    for (std::size_t i = 0; i < m; ++i) std::copy_n(from + i * d, d, matrix + i * stride);
   }
+  Padded(const Padded&) = delete;
 };
 
 // Sums of a run of rows: losses (B), gradient (m, stride), gradient in the offset (m).
@@ -86,7 +95,7 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
     const std::size_t n = std::min(block, last - row);
     const X* x = rows.x + row * rows.d;
     const T* weight = loss.weight + row * b;
-    kernels.logits(x, padded.center.data(), padded.matrix.data(), rows.offset, z.data(), n, rows.d, m);
+    kernels.logits(x, padded.center, padded.matrix, rows.offset, z.data(), n, rows.d, m);
     if (loss.classes) {
       const std::int64_t* y = loss.classes + row;
       if (b > 1) {
@@ -107,7 +116,7 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
     }
     table.add_columns(values.data(), n, b, sums.loss.data());
     table.add_columns(z.data(), n, m, sums.grad_offset.data());
-    kernels.gradient(x, padded.center.data(), z.data(), sums.grad.data(), n, rows.d, m);
+    kernels.gradient(x, padded.center, z.data(), sums.grad.data(), n, rows.d, m);
   }
 }
 
@@ -129,15 +138,21 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
       run(table, rows, loss, padded, rows.n * i / count, rows.n * (i + 1) / count, sums[i]);
   });
   std::fill_n(value, loss.problems, 0);
-  std::fill_n(grad, rows.m * rows.d, 0);
-  std::fill_n(grad_offset, rows.m, 0);
-  for (const Sums& part : sums) {
+  for (const Sums& part : sums)
     for (std::size_t j = 0; j < loss.problems; ++j) value[j] += part.loss[j];
-    for (std::size_t q = 0; q < rows.m; ++q) {
-      grad_offset[q] += part.grad_offset[q];
-      for (std::size_t j = 0; j < rows.d; ++j) grad[q * rows.d + j] += part.grad[q * padded.stride + j];
+  const std::size_t numbers = count * rows.m * padded.stride;
+  split_rows(rows.m, numbers < kFewNumbers ? 1 : n_threads, 1, [&](std::size_t first, std::size_t last) {
+    for (std::size_t q = first; q < last; ++q) {
+      double* to = grad + q * rows.d;
+      std::copy_n(sums[0].grad.data() + q * padded.stride, rows.d, to);
+      grad_offset[q] = sums[0].grad_offset[q];
+      for (std::size_t i = 1; i < count; ++i) {
+        const double* from = sums[i].grad.data() + q * padded.stride;
+        for (std::size_t j = 0; j < rows.d; ++j) to[j] += from[j];
+        grad_offset[q] += sums[i].grad_offset[q];
+      }
     }
-  }
+  });
 }
 
 // Logits (n, m).
@@ -145,8 +160,8 @@ template <class T, class X>
 void linear_logits(const Table<T>& table, const LinearRows<T, X>& rows, T* out, int n_threads) {
   const linear::Padded<T> padded(rows.matrix, rows.center, rows.m, rows.d);
   split_rows(rows.n, n_threads, 4, [&](std::size_t first, std::size_t last) {
-    linear::kernels_for<T, X>(table).logits(rows.x + first * rows.d, padded.center.data(),
-                                            padded.matrix.data(), rows.offset, out + first * rows.m,
+    linear::kernels_for<T, X>(table).logits(rows.x + first * rows.d, padded.center,
+                                            padded.matrix, rows.offset, out + first * rows.m,
                                             last - first, rows.d, rows.m);
   });
 }
@@ -165,7 +180,7 @@ void linear_moments(const Table<T>& table, const LinearRows<T, X>& rows, const T
       sums[i].assign(2 * padded.stride, 0);
       const std::size_t last = rows.n * (i + 1) / count;
       for (std::size_t row = rows.n * i / count; row < last; row += block)
-        kernels_for<T, X>(table).moments(rows.x + row * rows.d, padded.center.data(), weight + row,
+        kernels_for<T, X>(table).moments(rows.x + row * rows.d, padded.center, weight + row,
                                          sums[i].data(), sums[i].data() + padded.stride,
                                          std::min(block, last - row), rows.d);
     }

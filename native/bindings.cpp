@@ -245,7 +245,10 @@ luce::RowLoss<T> row_loss(int member, const Target& classes,
          "weight must have shape (n, B), B k rows");
   expect(member >= 0 && member <= 4, "no such loss");
   expect(classes.has_value() != distributions.has_value(), "either classes or distributions");
-  luce::RowLoss<T> loss{.weight = weight.data(), .problems = problems, .parameters = p};
+  luce::RowLoss<T> loss{.weight = weight.data(),
+                         .problems = problems,
+                         .parameters = p,
+                         .shifts = member == 0 || member == 3};
   if (classes) {
     expect(member < 4 && classes->shape(0) == n, "classes must have one entry for each row");
     expect_classes(classes->data(), n, m / problems);
@@ -396,32 +399,42 @@ void bind_lbfgs(nb::module_& m) {
       "grad"_a.noconvert(), "turned_grad"_a.noconvert(), "out"_a.noconvert(), "n_threads"_a);
   m.def(
       "lbfgs_metric",
-      [](Vectors vectors, Slabs<const double> classes, Slabs<const double> divisor, Vectors bias_divisor,
-         Vectors mean, Vectors grad, Rows<double> out) {
-        const std::size_t n = divisor.shape(0), k = divisor.shape(1), d = divisor.shape(2),
-                          size = k * (d + 1);
-        expect(
-            vectors.shape(0) == d && vectors.shape(1) == d && classes.shape(0) == n &&
-                classes.shape(1) == k && classes.shape(2) == k && bias_divisor.shape(0) == n &&
-                bias_divisor.shape(1) == k && mean.shape(0) == n && mean.shape(1) == d,
-            "vectors must have shape (d, d), classes (B, k, k), divisor (B, k, d), bias_divisor (B, k), mean "
-            "(B, d)");
-        expect(grad.shape(0) == n && grad.shape(1) == size && out.shape(0) == n && out.shape(1) == size,
-               "grad and out must have shape (B, k d + k)");
-        std::vector<double> scratch(2 * size);
-        for (std::size_t b = 0; b < n; ++b) {
-          const luce::LbfgsMetric metric{vectors.data(),
-                                         classes.data() + b * k * k,
-                                         divisor.data() + b * k * d,
-                                         bias_divisor.data() + b * k,
-                                         mean.data() + b * d,
-                                         k,
-                                         d};
-          table().lbfgs.metric(metric, grad.data() + b * size, out.data() + b * size, scratch.data());
-        }
+      [](Vectors vectors, Slabs<const double> classes, Slabs<const double> gain,
+         std::optional<Slabs<const double>> roots, Vectors bias_divisor, Vectors mean,
+         Slabs<const double> grads, Slabs<double> out, int n_threads) {
+        const std::size_t n = gain.shape(0), k = gain.shape(1), r = gain.shape(2),
+                          d = vectors.shape(1), count = grads.shape(1), size = k * (d + 1);
+        expect(vectors.shape(0) == r && classes.shape(0) == n && classes.shape(1) == k &&
+                   classes.shape(2) == k && bias_divisor.shape(0) == n && bias_divisor.shape(1) == k &&
+                   mean.shape(0) == n && mean.shape(1) == d,
+               "vectors must have shape (r, d), classes (B, k, k), gain (B, k, r), bias_divisor (B, k), mean "
+               "(B, d)");
+        expect(!roots || (roots->shape(0) == n && roots->shape(1) == k &&
+                                 roots->shape(2) == d),
+               "roots must have shape (B, k, d)");
+        expect(grads.shape(0) == n && grads.shape(2) == size && out.shape(0) == n && out.shape(1) == count &&
+                   out.shape(2) == size,
+               "grads and out must have shape (B, M, k d + k)");
+        over(n * count, n * count * size * (2 * k + 4 * r), n_threads, [&](std::size_t first, std::size_t last) {
+          std::vector<double> scratch(luce::LbfgsMetric{{}, {}, {}, {}, {}, {}, k, d, r}.scratch());
+          for (std::size_t i = first; i < last; ++i) {
+            const std::size_t b = i / count;
+            const luce::LbfgsMetric metric{vectors.data(),
+                                           classes.data() + b * k * k,
+                                           gain.data() + b * k * r,
+                                           roots ? roots->data() + b * k * d : nullptr,
+                                           bias_divisor.data() + b * k,
+                                           mean.data() + b * d,
+                                           k,
+                                           d,
+                                           r};
+            table().lbfgs.metric(metric, grads.data() + i * size, out.data() + i * size, scratch.data());
+          }
+        });
       },
-      "vectors"_a.noconvert(), "classes"_a.noconvert(), "divisor"_a.noconvert(), "bias_divisor"_a.noconvert(),
-      "mean"_a.noconvert(), "grad"_a.noconvert(), "out"_a.noconvert());
+      "vectors"_a.noconvert(), "classes"_a.noconvert(), "gain"_a.noconvert(),
+      "roots"_a.noconvert().none(), "bias_divisor"_a.noconvert(), "mean"_a.noconvert(),
+      "grads"_a.noconvert(), "out"_a.noconvert(), "n_threads"_a);
 }
 
 // A contiguous NumPy array of float32 or float64 seen through the buffer protocol, which takes a fraction of

@@ -42,16 +42,22 @@ struct MemberKernels {
   SoftLoss soft_loss;
 };
 
-// The two products of a linear layer over rows x (n, d) of X, read as x - center. `matrix` (m, padded) and
-// `center` (padded) end in zeros that fill up a vector, where padded = padded(d).
+// The columns with those that fill up a vector of any instruction set. An odd number of vectors: rows that lie a
+// power of two apart would drive each other out of the caches.
+constexpr std::size_t padded(std::size_t d) { return ((d + 15) / 16 | 1) * 16; }
+
+// The two products of a linear layer over n rows of d features of X, read as x - center; the rows lie anywhere,
+// none of them beyond `end`. `matrix` (m, padded) and `center` (padded) end in zeros that fill up a vector, where
+// padded = padded(d). Rows of z and residual lie `apart`.
 template <class T, class X>
 struct LinearKernels {
   // z (n, m) = (x - center) matrix' + offset (m).
-  void (*logits)(const X* x, const T* center, const T* matrix, const T* offset, T* z, std::size_t n,
-                 std::size_t d, std::size_t m);
-  // grad (m, padded) += residual' (x - center), for residual (n, m): products in T, added up in double.
-  void (*gradient)(const X* x, const T* center, const T* residual, double* grad, std::size_t n, std::size_t d,
-                   std::size_t m);
+  void (*logits)(const X* const* x, const X* end, const T* center, const T* matrix, const T* offset, T* z,
+                 std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
+  // grad (m, padded) += residual' (x - center), for residual (n, m): products in T, added up in double. The n
+  // rows from `next` on, if any, are fetched meanwhile.
+  void (*gradient)(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
+                   double* grad, std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
   // first, second (padded) += weight' (x - center) and weight' (x - center)^2, for weight (n).
   void (*moments)(const X* x, const T* center, const T* weight, double* first, double* second, std::size_t n,
                   std::size_t d);
@@ -68,10 +74,12 @@ struct LbfgsPairs {
   std::size_t n, most, count, newest;
 };
 
-// The metric of one problem of k classes and d features.
+// The metric of one problem of k classes and d features, of which r directions are known.
 struct LbfgsMetric {
-  const double *vectors, *classes, *divisor, *bias_divisor, *mean;  // (d, d), (k, k), (k, d), (k), (d)
-  std::size_t k, d;
+  const double *vectors, *classes, *gain;      // (r, d), (k, k), (k, r)
+  const double *roots, *bias_divisor, *mean;   // (k, d) or null where r is all; (k), (d)
+  std::size_t k, d, r;
+  std::size_t scratch() const { return (2 * k + 1) * padded(d) + r * k + 3 * k; }
 };
 
 struct LbfgsKernels {
@@ -82,13 +90,9 @@ struct LbfgsKernels {
   // out (n) = the quasi-Newton step; scratch (4, most).
   void (*direction)(const LbfgsPairs& pairs, const double* grad, const double* turned_grad, double* out,
                     double* scratch);
-  // out (k d + k) = the metric's product with grad; scratch (2 k, d + 1).
+  // out (k d + k) = the metric's product with grad; scratch as it says.
   void (*metric)(const LbfgsMetric& metric, const double* grad, double* out, double* scratch);
 };
-
-// The columns with those that fill up a vector of any instruction set. An odd number of vectors: rows that lie a
-// power of two apart would drive each other out of the caches.
-constexpr std::size_t padded(std::size_t d) { return ((d + 15) / 16 | 1) * 16; }
 
 template <class T>
 struct Table {

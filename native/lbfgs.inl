@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels.hpp"
 #include "linear.inl"
@@ -123,32 +124,42 @@ inline void lbfgs_direction(const luce::LbfgsPairs& m, const double* grad, const
   add_rows(m.steps, count, n, b, n, out);
 }
 
-// out = the metric's product with one problem's gradient, see luce/regression/preconditioner.py: with
-// features V, classes C and mean m, of weights W (k, d) and biases b (k) it is S = C ((C' (W - b m') V) /
-// divisor) V' and C ((C' b) / bias_divisor) - S m. scratch (2, k, d) and (2, k).
+// out = the metric's product with one problem's gradient, see luce/regression/preconditioner.py: of weights W
+// (k, d) and biases b (k), with features V (r, d), classes C and mean m, the steps of the weights are
+// S = C M(C' (W - b m')), those of the biases C ((C' b) / bias_divisor) - S m. M multiplies a row by its roots,
+// adds what lies along V once more with its gains, and multiplies by the roots again; without roots it is only
+// what lies along V, with its gains.
 inline void lbfgs_metric(const luce::LbfgsMetric& metric, const double* grad, double* out, double* scratch) {
-  const size_t k = metric.k, d = metric.d;
-  const double *bias = grad + k * d, *classes = metric.classes;
-  double *a = scratch, *b = a + k * d, *column = b + k * d, *turned = column + k;
-  for (size_t q = 0; q < k; ++q) {
+  const size_t k = metric.k, d = metric.d, r = metric.r, stride = luce::padded(d);
+  const double *bias = grad + k * d, *classes = metric.classes, *roots = metric.roots;
+  double *a = scratch, *b = a + k * stride, *along = b + k * stride, *column = along + r * k,
+         *turned = column + k, *none = turned + k;
+  std::vector<const double*> vectors(r);
+  for (size_t i = 0; i < r; ++i) vectors[i] = metric.vectors + i * d;
+  const double* end = metric.vectors + r * d;
+  std::fill_n(b, k * stride, 0.0);
+  std::fill_n(none, std::max(stride, k), 0.0);
+  for (size_t q = 0; q < k; ++q)
     for (size_t j = 0; j < d; ++j) a[q * d + j] = grad[q * d + j] - bias[q] * metric.mean[j];
-    std::fill_n(b + q * d, d, 0.0);
-    add_rows(metric.vectors, d, d, a + q * d, d, b + q * d);
-  }
   for (size_t q = 0; q < k; ++q) {
     for (size_t p = 0; p < k; ++p) column[p] = classes[p * k + q];
-    std::fill_n(a + q * d, d, 0.0);
-    add_rows(b, k, d, column, d, a + q * d);
-    for (size_t j = 0; j < d; ++j) a[q * d + j] /= metric.divisor[q * d + j];
+    add_rows(a, k, d, column, d, b + q * stride);
     products(bias, 1, k, column, k, turned + q);
     turned[q] /= metric.bias_divisor[q];
+    if (roots)
+      for (size_t j = 0; j < d; ++j) b[q * stride + j] *= roots[q * d + j];
   }
+  linear_logits<double, double>(vectors.data(), end, none, b, none, along, r, d, k, k);
+  for (size_t i = 0; i < r; ++i)
+    for (size_t q = 0; q < k; ++q) along[i * k + q] *= metric.gain[q * r + i];
+  if (!roots) std::fill_n(b, k * stride, 0.0);
+  linear_gradient<double, double>(vectors.data(), end, nullptr, none, along, b, r, d, k, k);
+  for (size_t q = 0; q < k; ++q)
+    for (size_t j = 0; j < d; ++j) a[q * d + j] = b[q * stride + j] * (roots ? roots[q * d + j] : 1.0);
+  std::fill_n(out, k * d, 0.0);
   for (size_t q = 0; q < k; ++q) {
-    std::fill_n(b + q * d, d, 0.0);
-    add_rows(a, k, d, classes + q * k, d, b + q * d);
-    double* step = out + q * d;
-    products(metric.vectors, d, d, b + q * d, d, step);
-    double own, moved;
+    double *step = out + q * d, own, moved;
+    add_rows(a, k, d, classes + q * k, d, step);
     products(classes + q * k, 1, k, turned, k, &own);
     products(step, 1, d, metric.mean, d, &moved);
     out[k * d + q] = own - moved;

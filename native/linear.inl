@@ -18,7 +18,6 @@ constexpr int kLogitRows = 4, kLogitOutputs = 6, kGradientOutputs = 12;
 #else  // 16
 constexpr int kLogitRows = 3, kLogitOutputs = 4, kGradientOutputs = 6;
 #endif
-constexpr size_t kLogitBlock = 64;  // rows
 constexpr size_t kLogitBytes = 32 << 10;
 
 // Call body(constant) with the constant that equals `count`, from 1 to kMost.
@@ -81,27 +80,30 @@ constexpr int kAcross = kWidth<T> < 4 ? 1 : kWidth<T> / 4;
 template <class T>
 constexpr int kDown = kWidth<T> / kAcross<T>;
 
-// z (kRows, kOutputs) = start + the products of `count` of the d features. Rows of z lie m apart, those of
+// z (kRows, kOutputs) = start + the products of `count` of the features from j on. Rows of z lie m apart, those of
 // start `apart`.
 template <int kRows, int kOutputs, class T, class X>
-[[gnu::flatten, gnu::noinline]] void logits_tile(const X* x, const T* center, const T* matrix, const T* start, size_t apart, T* z,
-                        size_t count, size_t d, size_t m, const X* end) {
+[[gnu::flatten, gnu::noinline]] void logits_tile(const X* const* rows, const X* end, size_t j, const T* center,
+                                                 const T* matrix, size_t stride, const T* start, size_t apart,
+                                                 T* z, size_t count, size_t m) {
   constexpr size_t w = kWidth<T>;
-  const size_t stride = luce::padded(d), whole = count / w * w;
+  const size_t whole = count / w * w;
+  const X* x[kRows];
+  repeat<kRows>([&](auto r) { x[r] = rows[r] + j; });
   Vec<T> sums[kRows][kOutputs];
   repeat<kOutputs>([&](auto q) {
     repeat<kRows>([&](auto r) { sums[r][q] = Vec<T>{start[static_cast<size_t>(r) * apart + q]}; });
   });
-  const auto step = [&](size_t j, auto read) {
-    const Vec<T> c = load(center + j);
+  const auto step = [&](size_t at, auto read) {
+    const Vec<T> c = load(center + at);
     Vec<T> v[kRows];
-    repeat<kRows>([&](auto r) { v[r] = read(x + static_cast<size_t>(r) * d + j) - c; });
+    repeat<kRows>([&](auto r) { v[r] = read(x[r] + at) - c; });
     repeat<kOutputs>([&](auto q) {
-      const Vec<T> a = load(matrix + static_cast<size_t>(q) * stride + j);
+      const Vec<T> a = load(matrix + static_cast<size_t>(q) * stride + at);
       repeat<kRows>([&](auto r) { sums[r][q] = mul_add<T>(v[r], a, sums[r][q]); });
     });
   };
-  for (size_t j = 0; j < whole; j += w) step(j, [](const X* p) { return load_as<T>(p); });
+  for (size_t at = 0; at < whole; at += w) step(at, [](const X* p) { return load_as<T>(p); });
   if (whole < count) step(whole, [rest = count - whole, end](const X* p) { return load_part_as<T>(p, rest, end); });
   repeat<(kRows + kDown<T> - 1) / kDown<T>>([&](auto down) {
     repeat<(kOutputs + kAcross<T> - 1) / kAcross<T>>([&](auto across) {
@@ -120,28 +122,25 @@ template <int kRows, int kOutputs, class T, class X>
 
 // Features are taken in parts of which a tile's rows and outputs stay in the first cache.
 template <class T, class X>
-void linear_logits(const X* x, const T* center, const T* matrix, const T* offset, T* z, size_t n, size_t d,
-                   size_t m) {
+void linear_logits(const X* const* x, const X* end, const T* center, const T* matrix, const T* offset, T* z,
+                   size_t n, size_t d, size_t m, size_t apart) {
   constexpr size_t w = kWidth<T>, most = kLogitBytes / sizeof(T) / (kLogitRows + kLogitOutputs);
   const size_t stride = luce::padded(d), parts = std::max<size_t>(1, (d + most - 1) / most),
                part = ((d + parts - 1) / parts + w - 1) / w * w;
-  for (size_t block = 0; block < n; block += kLogitBlock) {
-    const size_t last = std::min(n, block + kLogitBlock);
-    size_t j = 0;
-    do {
-      over_outputs<kLogitOutputs>(m, [&](size_t first, auto count) {
-        for (size_t row = block; row < last; row += kLogitRows) {
-          T* to = z + row * m + first;
-          with_constant<kLogitRows>(std::min<size_t>(kLogitRows, last - row), [&](auto rows) {
-            logits_tile<rows(), count()>(x + row * d + j, center + j, matrix + first * stride + j,
-                                         j == 0 ? offset + first : to, j == 0 ? 0 : m, to,
-                                         std::min(part, d - j), d, m, x + n * d);
-          });
-        }
-      });
-      j += part;
-    } while (j < d);
-  }
+  size_t j = 0;
+  do {
+    over_outputs<kLogitOutputs>(m, [&](size_t first, auto count) {
+      for (size_t row = 0; row < n; row += kLogitRows) {
+        T* to = z + row * apart + first;
+        with_constant<kLogitRows>(std::min<size_t>(kLogitRows, n - row), [&](auto rows) {
+          logits_tile<rows(), count()>(x + row, end, j, center + j, matrix + first * stride + j, stride,
+                                       j == 0 ? offset + first : to, j == 0 ? 0 : apart, to,
+                                       std::min(part, d - j), apart);
+        });
+      }
+    });
+    j += part;
+  } while (j < d);
 }
 
 // to += v, number by number.
@@ -153,23 +152,24 @@ inline void add_wide(double* to, Vec<T> v) {
   for (size_t i = 0; i < kWidth<T>; i += w) store(to + i, load(to + i) + load_as<double>(numbers + i));
 }
 
-// grad (kOutputs, stride) += residual' (x - center) of `vectors` vectors of features. Where `fetch` says so the
-// rows that follow these are fetched meanwhile: their turn is next.
+// grad (kOutputs, stride) += residual' (x - center) of `vectors` vectors of the features from j on. The rows from
+// `next` on, if any, are fetched meanwhile: their turn comes.
 template <int kOutputs, int kVectors, class T, class X, class Read>
-[[gnu::flatten, gnu::noinline]] void gradient_tile(const X* x, const T* center, const T* residual, double* grad,
-                                                   size_t n, size_t d, size_t m, size_t stride, size_t vectors,
-                                                   bool fetch, Read read) {
+[[gnu::flatten, gnu::noinline]] void gradient_tile(const X* const* x, const X* const* next, size_t j,
+                                                   const T* center, const T* residual, double* grad, size_t n,
+                                                   size_t apart, size_t stride, size_t vectors, Read read) {
   constexpr size_t w = kWidth<T>, tile = kVectors * w, line = 64 / sizeof(X);
   Vec<T> sums[kVectors][kOutputs], c[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     c[v] = v < static_cast<int>(vectors) ? load(center + v * w) : Vec<T>{};
     for (int q = 0; q < kOutputs; ++q) sums[v][q] = Vec<T>{};
   }
-  for (size_t row = 0; row < n; ++row, x += d, residual += m) {
-    if (fetch)
-      for (size_t i = 0; i < tile; i += line) __builtin_prefetch(x + n * d + i);
+  for (size_t row = 0; row < n; ++row, residual += apart) {
+    if (next)
+      for (size_t i = 0; i < tile; i += line) __builtin_prefetch(next[row] + j + i);
+    const X* from = x[row] + j;
     Vec<T> a[kVectors];
-    for (int v = 0; v < kVectors; ++v) a[v] = read(x, v * w) - c[v];
+    for (int v = 0; v < kVectors; ++v) a[v] = read(from, v * w) - c[v];
     for (int q = 0; q < kOutputs; ++q) {
       const Vec<T> r = splat(residual[q]);
       for (int v = 0; v < kVectors; ++v) sums[v][q] = mul_add<T>(a[v], r, sums[v][q]);
@@ -182,8 +182,8 @@ template <int kOutputs, int kVectors, class T, class X, class Read>
 }
 
 template <class T, class X>
-void linear_gradient(const X* x, const T* center, const T* residual, double* grad, size_t n, size_t d,
-                     size_t m) {
+void linear_gradient(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
+                     double* grad, size_t n, size_t d, size_t m, size_t apart) {
   const size_t stride = luce::padded(d);
   over_outputs<kGradientOutputs>(m, [&](size_t first, auto count) {
     constexpr int kVectors = 2 * count() <= kGradientOutputs ? 4 : 2;
@@ -191,13 +191,13 @@ void linear_gradient(const X* x, const T* center, const T* residual, double* gra
     for (size_t j = 0; j < d; j += tile) {
       const size_t rest = d - j, vectors = std::min<size_t>(kVectors, (rest + w - 1) / w);
       const auto run = [&](auto read) {
-        gradient_tile<count(), kVectors>(x + j, center + j, residual + first, grad + first * stride + j, n, d, m,
-                                         stride, vectors, first == 0, read);
+        gradient_tile<count(), kVectors>(x, first == 0 ? next : nullptr, j, center + j, residual + first,
+                                         grad + first * stride + j, n, apart, stride, vectors, read);
       };
       if (rest >= tile)
         run([](const X* p, size_t at) { return load_as<T>(p + at); });
       else
-        run([rest, end = x + n * d](const X* p, size_t at) {
+        run([rest, end](const X* p, size_t at) {
           return at < rest ? load_part_as<T>(p + at, std::min(kWidth<T>, rest - at), end) : splat(T(0));
         });
     }

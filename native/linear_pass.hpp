@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "kernels.hpp"
@@ -29,6 +31,7 @@ struct RowLoss {
   const T* weight;
   std::size_t problems;
   Parameters parameters;
+  bool shifts;  // whether adding a number to all logits of a row changes nothing
 };
 
 namespace linear {
@@ -37,6 +40,7 @@ constexpr std::size_t kBlockBytes = 256 << 10;  // of features: they stay in the
 constexpr std::size_t kRunRows = 256;           // about, for a run of rows that adds up on its own
 constexpr std::size_t kMostRuns = 32;           // the same for any number of threads: they change no result
 constexpr std::size_t kRunBytes = 16 << 20;     // of all sums together
+constexpr std::size_t kEnoughOutputs = 5;        // of a problem, for products of its own
 constexpr std::size_t kFewNumbers = 1 << 15;    // are added up by one thread
 
 template <class T, class X>
@@ -54,22 +58,32 @@ const LinearKernels<T, X>& kernels_for(const Table<T>& table) {
     return table.linear_f64;
 }
 
-// The matrix and the center, whole lines of the caches, with zeros that fill them up.
+// The matrix, the offset and the center, whole lines of the caches, with zeros that fill them up. Of `outputs` of
+// every k rows of the matrix, and of the offset, what they are beyond the k-th, if those are fewer.
 template <class T>
 struct Padded {
   static constexpr std::size_t kLine = 64 / sizeof(T);
-  std::size_t stride;
-  std::vector<T> numbers;
+  std::size_t stride, outputs;
+  std::vector<T> numbers, offset;
   T *center, *matrix;
 
-  Padded(const T* from, const T* mean, std::size_t m, std::size_t d)
-      : stride(padded(d)), numbers((m + 1) * stride + kLine) {
+  Padded(const T* from, const T* bias, const T* mean, std::size_t m, std::size_t d, std::size_t k,
+         std::size_t outputs)
+      : stride(padded(d)), outputs(outputs), numbers((m + 1) * stride + kLine), offset(m) {
     void* start = numbers.data();
     std::size_t room = numbers.size() * sizeof(T);
     center = static_cast<T*>(std::align(64, (m + 1) * stride * sizeof(T), start, room));
     matrix = center + stride;
     std::copy_n(mean, d, center);
+    if (bias) std::copy_n(bias, m, offset.data());
     for (std::size_t i = 0; i < m; ++i) std::copy_n(from + i * d, d, matrix + i * stride);
+    if (outputs < k)
+      for (std::size_t i = 0; i < m; ++i) {
+        const std::size_t base = i / k * k + k - 1;
+        if (i == base) continue;
+        offset[i] -= bias[base];
+        for (std::size_t j = 0; j < d; ++j) matrix[i * stride + j] -= from[base * d + j];
+      }
   }
   Padded(const Padded&) = delete;
 };
@@ -79,44 +93,130 @@ struct Sums {
   std::vector<double> loss, grad, grad_offset;
 };
 
+// The rows of a run that count in the same problems.
+struct Group {
+  std::vector<std::size_t> problems;
+  std::size_t first, n;  // in the order of the run
+};
+
+// Puts the rows of a run, from order.front() on, in an order where those of a group are together. With more
+// problems than a mask has bits every row counts in all of them.
+template <class T>
+std::vector<Group> grouped(const T* weight, std::size_t problems, std::vector<std::size_t>& order) {
+  Group all{std::vector<std::size_t>(problems), 0, order.size()};
+  std::iota(all.problems.begin(), all.problems.end(), 0);
+  const std::size_t begin = order.front();
+  const T *from = weight + begin * problems, *end = from + order.size() * problems;
+  if (problems > 64 || std::find(from, end, T(0)) == end) return {all};
+  std::vector<std::uint64_t> masks(order.size());
+  for (std::size_t i = 0; i < masks.size(); ++i)
+    for (std::size_t b = 0; b < problems; ++b) masks[i] |= std::uint64_t{*from++ != 0} << b;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return masks[a - begin] < masks[b - begin]; });
+  std::vector<Group> groups;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const std::uint64_t mask = masks[order[i] - begin];
+    if (i == 0 || mask != masks[order[i - 1] - begin]) {
+      groups.push_back({{}, i, 0});
+      for (std::size_t b = 0; b < problems; ++b)
+        if (mask >> b & 1) groups.back().problems.push_back(b);
+    }
+    ++groups.back().n;
+  }
+  return groups;
+}
+
+// What one thread needs for a block of rows.
+template <class T>
+struct Scratch {
+  std::vector<T> z, values, weights, targets;
+  std::vector<std::int64_t> classes;
+  std::vector<double> columns;
+
+  Scratch(std::size_t most, std::size_t b, std::size_t k, bool ids)
+      : z(most * b * k), values(most * b), weights(b > 1 ? most * b : most), targets(ids ? 0 : most * b * k),
+        classes(ids ? most * b : 0), columns(b * k + b) {}
+};
+
+// Losses and gradients in the logits, in place, of n rows in the problems of a group.
+template <class T, class X>
+void losses(const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Group& group, const std::size_t* order,
+            std::size_t n, Scratch<T>& scratch) {
+  const std::size_t b = loss.problems, k = rows.m / b, count = group.problems.size();
+  const bool as_they_lie = b == 1 && order[n - 1] - order[0] == n - 1;
+  const T* weights = loss.weight + order[0];
+  const std::int64_t* classes = loss.classes + order[0];
+  if (!as_they_lie) {
+    weights = scratch.weights.data();
+    classes = scratch.classes.data();
+    for (std::size_t r = 0, at = 0; r < n; ++r)
+      for (std::size_t a = 0; a < count; ++a, ++at) {
+        scratch.weights[at] = loss.weight[order[r] * b + group.problems[a]];
+        if (loss.classes) scratch.classes[at] = loss.classes[order[r]];
+      }
+  }
+  T *z = scratch.z.data(), *values = scratch.values.data();
+  if (loss.classes) return loss.by_class(z, classes, weights, values, z, n * count, k, loss.parameters);
+  for (std::size_t r = 0; r < n; ++r)
+    for (std::size_t a = 0; a < count; ++a)
+      std::copy_n(loss.distributions + order[r] * k, k, scratch.targets.data() + (r * count + a) * k);
+  loss.by_distribution(z, scratch.targets.data(), weights, values, z, n * count, k, loss.parameters);
+}
+
+// The sums of the rows from first to last. Rows that count in the same problems are taken together, and the
+// others' products left out. Where adding a number to all logits of a row changes nothing, `padded` holds the
+// differences from the last class, whose logit is 0, and whose gradient is what the others' sum lacks.
 template <class T, class X>
 void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Padded<T>& padded,
          std::size_t first, std::size_t last, Sums& sums) {
   const auto& kernels = kernels_for<T, X>(table);
-  const std::size_t b = loss.problems, m = rows.m, k = m / b;
+  const std::size_t b = loss.problems, m = rows.m, k = m / b, d = rows.d, stride = padded.stride;
   sums.loss.assign(b, 0);
-  sums.grad.assign(m * padded.stride, 0);
+  sums.grad.assign(m * stride, 0);
   sums.grad_offset.assign(m, 0);
-  const std::size_t most = block_rows(rows), blocks = (last - first + most - 1) / most;
-  const std::size_t block = ((last - first + blocks - 1) / blocks + 3) / 4 * 4;  // about equal ones
-  std::vector<T> z(block * m), values(block * b), targets;
-  std::vector<std::int64_t> classes;
-  for (std::size_t row = first; row < last; row += block) {
-    const std::size_t n = std::min(block, last - row);
-    const X* x = rows.x + row * rows.d;
-    const T* weight = loss.weight + row * b;
-    kernels.logits(x, padded.center, padded.matrix, rows.offset, z.data(), n, rows.d, m);
-    if (loss.classes) {
-      const std::int64_t* y = loss.classes + row;
-      if (b > 1) {
-        classes.clear();
-        for (std::size_t i = 0; i < n; ++i) classes.insert(classes.end(), b, y[i]);
-        y = classes.data();
+  if (first == last) return;
+  const std::size_t most = block_rows(rows);
+  std::vector<std::size_t> order(last - first);
+  std::iota(order.begin(), order.end(), first);
+  const std::vector<Group> groups = grouped(loss.weight, b, order);
+  std::vector<const X*> x(order.size() + most);
+  for (std::size_t i = 0; i < order.size(); ++i) x[i] = rows.x + order[i] * d;
+  for (std::size_t i = 0; i < most; ++i) x[order.size() + i] = rows.x + std::min(last + i, rows.n - 1) * d;
+  const X* end = rows.x + rows.n * d;
+  Scratch<T> scratch(most, b, k, loss.classes);
+  T* z = scratch.z.data();
+  for (const Group& group : groups) {
+    const std::size_t count = group.problems.size(), apart = count * k;
+    if (count == 0) continue;
+    // Call work(output, outputs, place in a row of z): problem by problem, or all at once.
+    const auto each = [&](const auto& work) {
+      if (count == b && padded.outputs == k) return work(0, m, 0);
+      for (std::size_t a = 0; a < count; ++a) work(group.problems[a] * k, padded.outputs, a * k);
+    };
+    const std::size_t blocks = (group.n + most - 1) / most;
+    const std::size_t block = std::min(most, ((group.n + blocks - 1) / blocks + 3) / 4 * 4);  // about equal ones
+    for (std::size_t at = 0; at < group.n; at += block) {
+      const std::size_t from = group.first + at, n = std::min(block, group.n - at);
+      each([&](std::size_t q, std::size_t outputs, std::size_t place) {
+        kernels.logits(x.data() + from, end, padded.center, padded.matrix + q * stride, padded.offset.data() + q,
+                       z + place, n, d, outputs, apart);
+      });
+      if (padded.outputs < k)
+        for (std::size_t i = k - 1; i < n * apart; i += k) z[i] = 0;
+      losses(rows, loss, group, order.data() + from, n, scratch);
+      std::fill(scratch.columns.begin(), scratch.columns.end(), 0.0);
+      double *columns = scratch.columns.data(), *values = columns + m;
+      table.add_columns(z, n, apart, columns);
+      table.add_columns(scratch.values.data(), n, count, values);
+      for (std::size_t a = 0; a < count; ++a) {
+        sums.loss[group.problems[a]] += values[a];
+        for (std::size_t c = 0; c < k; ++c) sums.grad_offset[group.problems[a] * k + c] += columns[a * k + c];
       }
-      loss.by_class(z.data(), y, weight, values.data(), z.data(), n * b, k, loss.parameters);
-    } else {
-      const T* q = loss.distributions + row * k;
-      if (b > 1) {
-        targets.clear();
-        for (std::size_t i = 0; i < n; ++i)
-          for (std::size_t j = 0; j < b; ++j) targets.insert(targets.end(), q + i * k, q + (i + 1) * k);
-        q = targets.data();
-      }
-      loss.by_distribution(z.data(), q, weight, values.data(), z.data(), n * b, k, loss.parameters);
+      each([&](std::size_t q, std::size_t outputs, std::size_t place) {
+        kernels.gradient(x.data() + from, end, place == 0 ? x.data() + from + n : nullptr, padded.center, z + place,
+                         sums.grad.data() + q * stride, n, d, outputs, apart);
+      });
     }
-    table.add_columns(values.data(), n, b, sums.loss.data());
-    table.add_columns(z.data(), n, m, sums.grad_offset.data());
-    kernels.gradient(x, padded.center, z.data(), sums.grad.data(), n, rows.d, m);
   }
 }
 
@@ -127,7 +227,9 @@ template <class T, class X>
 void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, double* value,
                  double* grad, double* grad_offset, int n_threads) {
   using namespace linear;
-  const Padded<T> padded(rows.matrix, rows.center, rows.m, rows.d);
+  const std::size_t k = rows.m / loss.problems;
+  const bool one_less = loss.shifts && k > 1 && (loss.problems == 1 || k >= kEnoughOutputs);
+  const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, k, one_less ? k - 1 : k);
   const std::size_t bytes = (rows.m * padded.stride + 1) * sizeof(double);
   const std::size_t most = std::max<std::size_t>(8, std::min(kMostRuns, kRunBytes / bytes));
   const std::size_t even = (rows.n / kRunRows + 1) / 2 * 2;  // two threads have as many each
@@ -153,16 +255,26 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
       }
     }
   });
+  if (one_less)
+    for (std::size_t q = k - 1; q < rows.m; q += k)
+      for (std::size_t i = q + 1 - k; i < q; ++i)
+        for (std::size_t j = 0; j < rows.d; ++j) grad[q * rows.d + j] -= grad[i * rows.d + j];
 }
 
 // Logits (n, m).
 template <class T, class X>
 void linear_logits(const Table<T>& table, const LinearRows<T, X>& rows, T* out, int n_threads) {
-  const linear::Padded<T> padded(rows.matrix, rows.center, rows.m, rows.d);
+  using namespace linear;
+  const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, rows.m, rows.m);
   split_rows(rows.n, n_threads, 4, [&](std::size_t first, std::size_t last) {
-    linear::kernels_for<T, X>(table).logits(rows.x + first * rows.d, padded.center,
-                                            padded.matrix, rows.offset, out + first * rows.m,
-                                            last - first, rows.d, rows.m);
+    const std::size_t most = block_rows(rows);
+    std::vector<const X*> x(most);
+    for (std::size_t row = first; row < last; row += most) {
+      const std::size_t n = std::min(most, last - row);
+      for (std::size_t i = 0; i < n; ++i) x[i] = rows.x + (row + i) * rows.d;
+      kernels_for<T, X>(table).logits(x.data(), rows.x + rows.n * rows.d, padded.center, padded.matrix,
+                                      padded.offset.data(), out + row * rows.m, n, rows.d, rows.m, rows.m);
+    }
   });
 }
 
@@ -171,7 +283,7 @@ template <class T, class X>
 void linear_moments(const Table<T>& table, const LinearRows<T, X>& rows, const T* weight, double* first,
                     double* second, int n_threads) {
   using namespace linear;
-  const Padded<T> padded(rows.matrix, rows.center, rows.m, rows.d);
+  const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, 1, 1);
   const std::size_t count = std::clamp<std::size_t>(rows.n / kRunRows, 1, kMostRuns),
                     block = block_rows(rows);
   std::vector<std::vector<double>> sums(count);

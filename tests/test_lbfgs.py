@@ -153,7 +153,9 @@ def test_pairs_are_bent_to_an_objective_with_another_penalty(
     memory = Memory(2, 9, plain)
     for s, y in pairs:
         memory.add(s, np.zeros_like(y), y)
-    memory.bend(more, 7, lambda grad: grad * diagonal)
+    untouched = memory._pairs[:2, :, : min(count, 4)].copy()
+    memory, before = memory.bent(more, 7, lambda grad: grad * diagonal), memory
+    np.testing.assert_array_equal(before._pairs[:2, :, : min(count, 4)], untouched)
     penalised = np.arange(9) < 7
     bent = [(s, y + more[:, None] * s * penalised) for s, y in pairs]
     assert_two_loops(memory, bent, rng.normal(size=(2, 9)), lambda grad: grad * diagonal, 4)

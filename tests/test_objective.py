@@ -119,6 +119,6 @@ def test_the_preconditioner_is_the_inverse_where_all_rows_bend_alike(intercept: 
     v = np.random.default_rng(0).normal(size=15)
     if not intercept:  # the biases stand still: neither they nor their gradient count
         v[12:] = 0
-        np.testing.assert_allclose(inverse((full @ v * (np.arange(15) < 12))[None])[0, :12], v[:12], atol=1e-6)
+        np.testing.assert_allclose(inverse((full @ v * (np.arange(15) < 12))[None, None])[0, 0, :12], v[:12], atol=1e-6)
     else:
-        np.testing.assert_allclose(inverse((full @ v)[None])[0], v, atol=1e-6)
+        np.testing.assert_allclose(inverse((full @ v)[None, None])[0, 0], v, atol=1e-6)

@@ -204,11 +204,13 @@ def lbfgs_direction(
 def lbfgs_metric(
     vectors: NDArray[np.float64],
     classes: NDArray[np.float64],
-    divisor: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    roots: NDArray[np.float64] | None,
     bias_divisor: NDArray[np.float64],
     mean: NDArray[np.float64],
-    grad: NDArray[np.float64],
+    grads: NDArray[np.float64],
     out: NDArray[np.float64],
+    n_threads: int,
 ) -> None: ...
 def small(
     member: int, log: bool, x: object, out: object, temperature: float, shape: float

@@ -21,7 +21,7 @@ from luce.regression.solver import Penalty, Solution, Trace, one_blas_thread, so
 
 STRENGTHS = tuple(10.0 ** (-0.5 * i) for i in range(11))  # 1 … 1e-5, per row, on standardised features
 _PATH_TOL = 5e-5  # of the loss at zero: tells the strengths apart
-_LOGITS_TOL = 5e-6  # what is calibrated on must be nearer to the optimum: else the logits are too small
+_LOGITS_TOL = 3e-6  # what is calibrated on must be nearer to the optimum: else the logits are too small
 _FIRST = 0.1  # where the path begins
 
 
@@ -63,7 +63,7 @@ class Folds:
 
     def refine(self, strength: Float64, rough: Solution) -> Solution:
         """Solve them well enough for their logits to be calibrated on."""
-        return self._solve(strength, rough.start, None, _LOGITS_TOL)
+        return self._solve(strength, rough.start, rough.trace, _LOGITS_TOL)
 
     def _solve(
         self, strength: Float64, start: tuple[Float64, Float64] | None, after: Trace | None, tol: float

@@ -20,6 +20,7 @@ from luce.links import Link, Softmax, softmax
 from luce.regression.fisher import MOST_PARAMETERS, affordable, information, unpenalised_gap
 from luce.regression.inference import Inference
 from luce.regression.objective import Float64, Rows, Total, affine, here, mean_and_deviation
+from luce.regression.preconditioner import Spectrum
 from luce.regression.row_loss import SIGMOID, SOFTMAX_LOSS, RowLoss, row_loss
 from luce.regression.solver import Penalty, Solution, one_blas_thread, solve
 from luce.threads import default_threads
@@ -199,7 +200,15 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     @one_blas_thread
     def _fit(
-        self, features: NDArray[Any], targets: Targets, weight: Float64, loss: RowLoss, total: Total = here
+        self,
+        features: NDArray[Any],
+        targets: Targets,
+        weight: Float64,
+        loss: RowLoss,
+        total: Total = here,
+        *,
+        basis: Spectrum | None = None,
+        start: tuple[Float64, Float64] | None = None,
     ) -> Self:
         self.classes_, k = targets.classes, len(targets.classes)
         weight *= self._class_weights(targets, weight, total)
@@ -219,7 +228,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             rows,
             penalty,
             deviation,
-            start=self._start(center, k) if self.warm_start else None,
+            features=basis,
+            start=self._start(center, k) if self.warm_start else start,
             tol=self.tol,
             max_iter=self.max_iter,
             progress=say if self.verbose else None,

@@ -18,12 +18,13 @@ from luce import _native
 
 Float64 = NDArray[np.float64]
 Objective = Callable[[Float64], tuple[Float64, Float64]]
-Metric = Callable[[Float64], Float64]
+Metric = Callable[[Float64], Float64]  # of M gradients of each problem, (B, M, P)
 
 _MOST_PAIRS, _FEWEST_PAIRS = 50, 6
 _BYTES = 12 << 20  # of all pairs: they stay in the caches
 _ARMIJO = 1e-4
 _SHORTEST_STEP = 1e-10
+_LEAST_CUT, _MOST_CUT = 0.1, 0.5  # of a step that failed
 _PATIENCE = 100  # steps whose gain cannot be told from rounding; gradients may lead on where values no longer do
 
 
@@ -64,7 +65,7 @@ class Memory:
     def __init__(self, n_problems: int, n_variables: int, metric: Metric, n_threads: int = 1) -> None:
         """For B problems of P variables; threads share the problems and change no result."""
         self._most = int(np.clip(_BYTES // (24 * n_problems * n_variables), _FEWEST_PAIRS, _MOST_PAIRS))
-        self._pairs = np.zeros((3, n_problems, self._most, n_variables))  # s, y and metric(y)
+        self._pairs = np.empty((3, n_problems, self._most, n_variables))  # s, y and metric(y)
         self._products = np.zeros((2, n_problems, self._most, self._most))  # y_i s_j where j <= i; y_i metric(y_j)
         self._scale = np.ones(n_problems)
         self._count, self._newest = 0, 0  # places taken, and the one taken last
@@ -78,32 +79,34 @@ class Memory:
         if self._count == 0:
             return
         changes, turned = self._pairs[1:, :, : self._count]
-        if len(changes) == 1:  # one problem: all pairs at once
-            turned[0] = metric(changes[0])
-        else:
-            for place in range(self._count):
-                turned[:, place] = metric(np.ascontiguousarray(changes[:, place]))
+        turned[...] = metric(changes)
         self._products[1, :, : self._count, : self._count] = changes @ turned.transpose(0, 2, 1)
         product, length = self._products[:, :, self._newest, self._newest]
         np.divide(product, length, out=self._scale, where=length > 0)  # where it is 0 the pair tells nothing
 
-    def bend(self, more: Float64, n_bent: int, metric: Metric) -> None:
-        """Go over to the objective with `more[b] / 2 * ||x||²` of the first `n_bent` variables added, and its metric.
+    def bent(self, more: Float64, n_bent: int, metric: Metric) -> Memory:
+        """That of the objective with `more[b] / 2 * ||x||²` of the first `n_bent` variables added, and of its metric.
 
         The pairs stay exact: a step's change of gradient grows by `more` times the step.
         """
+        _, n_problems, most, n_variables = self._pairs.shape
+        bent = Memory(n_problems, n_variables, metric, self._n_threads)
+        bent._count, bent._newest = self._count, self._newest
         taken = slice(0, self._count)
-        steps, changes = self._pairs[:2, :, taken]
+        (steps, changes), (old, before) = bent._pairs[:2, :, taken], self._pairs[:2, :, taken]
+        steps[...] = old
+        changes[...] = before
         changes[..., :n_bent] += more[:, None, None] * steps[..., :n_bent]
-        age = (self._newest - np.arange(self._count)) % self._most
+        age = (self._newest - np.arange(self._count)) % most
         along = changes @ steps.transpose(0, 2, 1) * (age[:, None] <= age)
         told = np.einsum("bii->bi", along) > 0
         if not told.all():  # rounding may leave a pair without curvature
-            self._pairs[:, :, taken] *= told[:, :, None]
+            bent._pairs[:2, :, taken] *= told[:, :, None]
             along *= told[:, :, None] & told[:, None]
             along += np.eye(self._count) * ~told[:, :, None]
-        self._products[0, :, taken, taken] = along
-        self.set_metric(metric)
+        bent._products[0, :, taken, taken] = along
+        bent.set_metric(metric)
+        return bent
 
     def add(self, step: Float64, before: Float64, after: Float64) -> None:
         """Remember a step (B, P) and the gradients on its ends."""
@@ -125,7 +128,7 @@ class Memory:
 
     def _in_metric(self, grad: Float64) -> Float64:
         if self._last is None or self._last[0] is not grad:
-            self._last = grad, self.metric(grad)
+            self._last = grad, self.metric(grad[:, None])[:, 0]
         return self._last[1]
 
 
@@ -141,6 +144,8 @@ def minimize(
 ) -> tuple[Point, NDArray[np.bool_]]:
     """Minimise B convex functions of P variables.
 
+    A problem whose step does not decrease it enough tries a shorter one next time, while the others go on.
+
     Args:
         objective: (B, P) → values (B,) and gradients (B, P).
         start: where to begin.
@@ -154,6 +159,7 @@ def minimize(
         The last point, and which problems are done. It ends early where rounding noise lets nothing go lower.
     """
     at, best, idle = start, start.value, 0
+    share = np.ones(len(start.x))  # of its step that each problem tries next
     while True:
         refresh(at)
         direction = memory.direction(at.grad)
@@ -162,40 +168,31 @@ def minimize(
         done = stop(at)
         if done.all() or at.n_iter >= max_iter:
             return at, done
-        step, new = _search(objective, at, direction, slope, done, noise)
-        memory.add(step, at.grad, new.grad)
-        at = new
-        gained = best - at.value > noise * np.abs(best)
-        best = np.where(gained, at.value, best)
-        idle = 0 if gained.any() else idle + 1
-        if not step.any() or idle >= _PATIENCE:
-            at.decrease = np.maximum(-slope / 2, 0.0)
-            return at, stop(at)
-
-
-def _search(
-    objective: Objective,
-    at: Point,
-    direction: Float64,
-    slope: Float64,
-    done: NDArray[np.bool_],
-    noise: float,
-) -> tuple[Float64, Point]:
-    """Backtrack from the full step until each problem has decreased enough; a finished problem does not move.
-
-    Returns:
-        The steps (B, P), and the point that they lead to.
-    """
-    share = np.where(done | ~(slope < 0), 0.0, 1.0)
-    n_passes = at.n_passes
-    while True:
-        step = share[:, None] * direction
+        tried = np.where(done | ~(slope < 0), 0.0, share)
+        if not tried.any() or idle >= _PATIENCE:
+            return at, done
+        step = tried[:, None] * direction
         x = at.x + step
         value, grad = objective(x)
-        n_passes += 1
-        bound = at.value + _ARMIJO * share * slope + noise * np.abs(at.value)
-        failed = (share > 0) & ~(value <= bound)
-        if not failed.any():
-            return step, Point(x, value, grad, at.n_iter + 1, n_passes)
-        share[failed] *= 0.5
-        share[share < _SHORTEST_STEP] = 0.0
+        n_passes, noises = at.n_passes + 1, noise * np.abs(at.value)
+        failed = (tried > 0) & ~(value <= at.value + _ARMIJO * tried * slope + noises)
+        share = np.ones(len(tried))
+        if failed.any():
+            share[failed] = _shorter(tried, slope, value - at.value)[failed]
+            step[failed], x[failed], grad[failed], value[failed] = 0, at.x[failed], at.grad[failed], at.value[failed]
+        if step.any():
+            memory.add(step, at.grad, grad)
+            at = Point(x, value, grad, at.n_iter + 1, n_passes)
+        else:
+            at.n_passes = n_passes
+        gained = best - at.value > noises
+        best = np.where(gained, at.value, best)
+        idle = 0 if gained.any() else idle + 1
+
+
+def _shorter(tried: Float64, slope: Float64, rise: Float64) -> Float64:
+    """The share of a step to try after too long a one: to the lowest point of the parabola, within limits."""
+    bend = np.where(np.isfinite(rise), rise - tried * slope, np.inf)
+    lowest = -slope * tried**2 / np.maximum(2 * bend, np.finfo(np.float64).tiny)
+    share = np.clip(lowest, _LEAST_CUT * tried, _MOST_CUT * tried)
+    return np.where(share < _SHORTEST_STEP, 0.0, share)

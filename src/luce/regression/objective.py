@@ -30,6 +30,7 @@ _FEW_OUTPUTS = 96  # up to here the native products are the faster ones
 _RUNS = 8
 _BLOCK_BYTES = 1 << 22  # of features and logits of a block of rows, for matrix products
 _SAMPLE_ROWS = 2048  # for the curvature, or two for each class; of few rows, a quarter
+_FEW_ROWS, _SAMPLE_NUMBERS = 256, 1 << 22  # of the greatest eigenvalues' sample, at least and about
 _GRAM_ROWS = 6  # for each feature; more save no pass
 _NEAR = 100.0  # squared deviations between the pivot of the moments and the mean that cost no digits
 
@@ -179,12 +180,14 @@ def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = 
         x = rows.features[chosen].astype(center.dtype)
         x -= center
         w = rows.weight[chosen].astype(np.float64)
+        z = x @ weights.reshape(-1, x.shape[1]).T.astype(x.dtype) + bias.reshape(-1).astype(x.dtype)
+        traces = np.empty((rows.n_problems, len(x)))
         for b, row in enumerate(sums):
-            z = x @ weights[b].T.astype(x.dtype) + bias[b].astype(x.dtype)
-            total, trace = rows.loss.curvature(z, w[:, b])
+            total, traces[b] = rows.loss.curvature(z[:, b * k : (b + 1) * k], w[:, b])
             row[: k * k] += total.ravel()
-            row[k * k : -2] += trace.astype(x.dtype) @ x
-            row[-2:] += trace.sum(), w[:, b].sum()
+        sums[:, k * k : -2] += traces.astype(x.dtype) @ x
+        sums[:, -2] += traces.sum(axis=1)
+        sums[:, -1] += w.sum(axis=0)
     sums = rows.total(sums)
     tiny = np.finfo(np.float64).tiny
     mean = sums[:, k * k : -2] / np.maximum(sums[:, -2:-1], tiny)
@@ -217,6 +220,25 @@ def gram(rows: Rows, unit: Float64) -> Float64:
             sums += moments
     share = rows.total(np.array([weight.sum()]))
     return rows.total(sums) / max(float(share[0]), np.finfo(np.float64).tiny)
+
+
+def sample(rows: Rows, unit: Float64) -> tuple[Floats, float]:
+    """Some centred rows (S, D) times `unit` and the root of their weight, whose second moments are those of all.
+
+    Returns:
+        The rows, in the dtype of the arithmetic, and the sum of their weights over all processes.
+    """
+    n, d = rows.features.shape
+    wanted = min(n, _SAMPLE_ROWS, max(_FEW_ROWS, _SAMPLE_NUMBERS // d))
+    step = max(1, -(-n // wanted))
+    dtype = rows.weight.dtype
+    weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
+    x: Floats = rows.features[::step].astype(dtype)
+    x -= rows.center.astype(dtype)
+    x *= unit.astype(dtype)
+    x *= np.sqrt(weight)[:, None].astype(dtype)
+    share = float(rows.total(np.array([weight.sum()]))[0])
+    return x, max(share, np.finfo(np.float64).tiny)
 
 
 def _operands(rows: Rows, weights: Float64, bias: Float64) -> tuple[Floats, Floats, Floats]:

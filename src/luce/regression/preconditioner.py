@@ -14,44 +14,47 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from luce import _native
-from luce.regression.objective import Float64, Floats, Rows, gram
+from luce.regression.objective import Float64, Floats, Rows, gram, sample
 
-_MOST_FEATURES = 4096  # from there on the spectrum costs more memory and time than it saves
+_MOST_FEATURES = 4096  # from there on the whole spectrum costs more memory and time than it saves
 _FEW_PRODUCTS = 1 << 17  # of a gradient and the metric: a matrix library's calls would take longer than they do
-_ROWS_EACH = 4  # rows for each feature below which the features' variances do as well, at a fraction of the work
+_ROWS_EACH = 4  # rows for each feature below which the greatest eigenvalues do as well, at a fraction of the work
+_GREATEST = 32  # eigenvalues
+_SPARE = 8  # more directions for the iteration that finds them
 _FLOOR = 1e-3  # of the classes' largest curvature, for biases
 
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """Of the features' second moments in penalised units.
+    """Of the features' second moments in penalised units: R eigenvalues and what they leave of the variances.
 
     Attributes:
-        values: (D,) not negative.
-        vectors: (D, D), a column for each value, in the dtype of the products with them; `None` where only the diagonal
-            was taken.
-        few: the same in float64 where they and the classes are few: then the native product is the faster one.
+        values: (R,) not negative.
+        vectors: (R, D), a row for each value, in the dtype of the products with them.
+        rest: (D,) variances that are left, as if they were independent; `None` where nothing is.
+        few: the vectors in float64 where they are few: then the native product is the faster one.
     """
 
     values: Float64
-    vectors: Floats | None
+    vectors: Floats
+    rest: Float64 | None = None
     few: Float64 | None = None
 
     def at(self, dtype: type[np.float32] | type[np.float64]) -> Spectrum:
         """The same for products in another dtype."""
-        return self if self.vectors is None else replace(self, vectors=self.vectors.astype(dtype, copy=False))
+        return replace(self, vectors=self.vectors.astype(dtype, copy=False))
 
     def there(self, grad: Float64) -> Floats:
-        """Coordinates of (..., D) in the basis of the vectors."""
-        return grad if self.vectors is None else grad.astype(self.vectors.dtype) @ self.vectors
+        """Coordinates (..., R) of (..., D) in the basis of the vectors."""
+        return grad.astype(self.vectors.dtype) @ self.vectors.T
 
     def back(self, coordinates: Floats) -> Floats:
         """The reverse of `there`."""
-        return coordinates if self.vectors is None else coordinates.astype(self.vectors.dtype) @ self.vectors.T
+        return coordinates.astype(self.vectors.dtype) @ self.vectors
 
 
 def spectrum(rows: Rows, unit: Float64, deviation: Float64) -> Spectrum:
-    """The spectrum of the features in units of 1 / `unit`, or their variances where that is not worth its time.
+    """The spectrum of the features in units of 1 / `unit`, or its greatest part where all of it is not worth its time.
 
     Args:
         rows: the data; their mean over the problems counts.
@@ -60,11 +63,26 @@ def spectrum(rows: Rows, unit: Float64, deviation: Float64) -> Spectrum:
     """
     d = rows.features.shape[1]
     n_rows = float(rows.total(np.array([float(len(rows.features))]))[0])
-    if d > _MOST_FEATURES or n_rows < _ROWS_EACH * d:
-        return Spectrum((deviation * unit) ** 2, None)
+    if d > _MOST_FEATURES or (n_rows < _ROWS_EACH * d and d > _ROWS_EACH * _GREATEST):
+        return _greatest(rows, unit, (deviation * unit) ** 2)
     values, vectors = np.linalg.eigh(gram(rows, unit))
     few = rows.n_classes * d * (rows.n_classes + d) <= _FEW_PRODUCTS
-    return Spectrum(np.maximum(values, 0.0), vectors, np.ascontiguousarray(vectors) if few else None)
+    vectors = np.ascontiguousarray(vectors.T)
+    return Spectrum(np.maximum(values, 0.0), vectors, few=vectors if few else None)
+
+
+def _greatest(rows: Rows, unit: Float64, variances: Float64) -> Spectrum:
+    """The greatest eigenvalues of a sample by subspace iteration (Halko et al. 2011, doi 10.1137/090771806)."""
+    x, share = sample(rows, unit)
+    rng = np.random.default_rng(0)
+    block = rng.standard_normal((min(_GREATEST + _SPARE, x.shape[1]), len(x)), dtype=np.float32).astype(x.dtype)
+    for _ in range(2):
+        basis, _ = np.linalg.qr(rows.total((block @ x).astype(np.float64)).T)
+        block = basis.T.astype(x.dtype) @ x.T
+    values, turn = np.linalg.eigh(rows.total((block @ block.T).astype(np.float64)) / share)
+    vectors = (turn.T @ basis.T)[-_GREATEST:]
+    values = np.maximum(values[-_GREATEST:], 0.0)
+    return Spectrum(values, vectors, np.maximum(variances - values @ vectors**2, 0.0), few=vectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,50 +92,59 @@ class Preconditioner:
     Attributes:
         spectrum: of the features.
         classes: (B, K, K), the eigenvectors of the classes' mean curvature, a column each.
-        divisor: (B, K, D).
+        gain: (B, K, R), of what lies along each vector.
+        roots: (B, K, D), of the inverse where the spectrum leaves something: the product is with them, then with the
+            vectors' gains besides 1, then with them again, which is positive whatever they are.
         bias_divisor: (B, K).
         mean: (B, D) of the features in penalised units, weighted by curvature: there a bias is independent of weights.
+        n_threads: threads that share the gradients; they change no result.
     """
 
     spectrum: Spectrum
     classes: Float64
-    divisor: Float64
+    gain: Float64
+    roots: Float64 | None
     bias_divisor: Float64
     mean: Float64
+    n_threads: int = 1
 
-    def __call__(self, grad: Float64) -> Float64:
-        """Apply it to gradients (B, K D + K), or any number of them where B is 1: weights, then biases."""
-        n, (_, k, d) = len(grad), self.divisor.shape
-        if self.spectrum.few is not None and n == len(self.divisor):
-            out = np.empty_like(grad)
+    def __call__(self, grads: Float64) -> Float64:
+        """Apply it to M gradients (B, M, K D + K) of each problem: weights, then biases."""
+        if self.spectrum.few is not None:
+            out = np.empty(grads.shape)
             _native.lbfgs_metric(
-                self.spectrum.few,
-                self.classes,
-                self.divisor,
-                self.bias_divisor,
-                self.mean,
-                np.ascontiguousarray(grad),
-                out,
-            )
+                self.spectrum.few, self.classes, self.gain, self.roots, self.bias_divisor, self.mean,
+                np.ascontiguousarray(grads), out, self.n_threads,
+            )  # fmt: skip
             return out
-        weights, bias = grad[:, : k * d].reshape(n, k, d), grad[:, k * d :]
-        turned = self.spectrum.there(weights - bias[:, :, None] * self.mean[:, None])
-        turned = self.classes.transpose(0, 2, 1) @ turned
-        turned /= self.divisor
-        step = self.spectrum.back(self.classes @ turned)
-        out = np.empty_like(grad)
-        out[:, : k * d] = step.reshape(n, -1)
-        out[:, k * d :] = self.bias_step(bias) - (step @ self.mean[:, :, None])[:, :, 0]
+        (n_problems, m, _), (_, k, d) = grads.shape, self.gain.shape
+        weights, bias = grads[..., : k * d].reshape(n_problems, m, k, d), grads[..., k * d :]
+        classes = self.classes[:, None]
+        turned = self.spectrum.there(weights - bias[..., None] * self.mean[:, None, None])
+        turned = classes.swapaxes(2, 3) @ turned
+        turned *= self.gain[:, None]
+        step = self.spectrum.back(classes @ turned)
+        out = np.empty_like(grads)
+        out[..., : k * d] = step.reshape(n_problems, m, -1)
+        out[..., k * d :] = self._bias_steps(bias) - np.einsum("bmkd,bd->bmk", step, self.mean)
         return out
 
     def bias_step(self, grad: Float64) -> Float64:
         """The step (B, K) in the biases alone."""
-        turned = (grad[:, None] @ self.classes)[:, 0] / self.bias_divisor
-        return np.asarray((self.classes @ turned[:, :, None])[:, :, 0])
+        return self._bias_steps(grad[:, None])[:, 0]
+
+    def _bias_steps(self, grads: Float64) -> Float64:
+        steps: Float64 = grads @ self.classes / self.bias_divisor[:, None] @ self.classes.swapaxes(1, 2)
+        return steps
 
 
 def preconditioner(
-    features: Spectrum, curvature: Float64, mean: Float64, strength: Float64, least: Float64 | float = 0.0
+    features: Spectrum,
+    curvature: Float64,
+    mean: Float64,
+    strength: Float64,
+    least: Float64 | float = 0.0,
+    n_threads: int = 1,
 ) -> Preconditioner:
     """The inverse from the features' spectrum, and of each problem the curvature (B, K, K), mean and penalty (B,).
 
@@ -126,13 +153,24 @@ def preconditioner(
     values, vectors = np.linalg.eigh(curvature)
     values = np.maximum(values, 0.0)
     most = np.maximum(values[:, -1:], np.finfo(np.float64).tiny)
-    divisor = values[:, :, None] * features.values + strength[:, None, None]
-    eps = np.finfo(np.float64 if features.vectors is None else features.vectors.dtype).eps  # below lies rounding
+    # Below lies rounding.
+    eps = np.finfo(features.vectors.dtype).eps
     floor = eps * most[:, :, None] * max(float(features.values.max(initial=0.0)), 1e-300)
+
+    def divisor(variances: Float64) -> Float64:
+        return np.maximum(values[:, :, None] * variances + strength[:, None, None], floor)
+
+    gain, roots = 1 / divisor(features.values), None
+    if features.rest is not None:
+        rest = divisor(features.rest)
+        gain = gain * divisor(features.vectors**2 @ features.rest) - 1
+        roots = 1 / np.sqrt(rest)
     return Preconditioner(
         features,
         vectors,
-        np.maximum(divisor, floor),
+        gain,
+        roots,
         np.maximum(values, np.maximum(_FLOOR * most, np.reshape(least, (-1, 1)))),
         mean,
+        n_threads,
     )

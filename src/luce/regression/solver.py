@@ -58,13 +58,13 @@ class Penalty:
     scale: Float64
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Trace:
-    """What a solve leaves to the next one of the same rows under another penalty, which works on it.
+    """What a solve leaves to the next one of the same rows under another penalty.
 
     Attributes:
         memory: of the search's steps.
-        strength: (B,) of the penalty that the memory belongs to now.
+        strength: (B,) of the penalty that the memory belongs to.
         value: (B,) at zero.
         grad: (B, P) there.
     """
@@ -165,7 +165,8 @@ class Problem:
         least = np.abs(at.grad[:, self.split :]).max(axis=1) / _BIAS_REACH
         if not every_row:
             least = np.maximum(least, _BIAS_FLOOR * self.rows.loss.beta**2)
-        return preconditioner(features, classes, mean * self.unit * self.rows.intercept, self.penalty.strength, least)
+        mean = mean * self.unit * self.rows.intercept
+        return preconditioner(features, classes, mean, self.penalty.strength, least, self.rows.n_threads)
 
     def gap(self, x: Float64, value: Float64, grad: Float64, zero_grad: Float64) -> Float64:
         """Upper bound (B,) on value minus minimum, from the gradient there and the one at zero; see the module."""
@@ -297,16 +298,15 @@ class _Search:
         self._renew(at)
         if after is not None and (strength <= after.strength).all():
             self._next_refresh = _LATER
-            after.memory.bend(strength - after.strength, self.problem.split, self.metric)
-            self.trace, after.strength = after, strength
+            memory = after.memory.bent(strength - after.strength, self.problem.split, self.metric)
         else:  # what weak penalties teach misleads under strong ones
             memory = Memory(len(zeros), zeros.shape[1], self.metric, rows.n_threads)
-            self.trace = Trace(memory, strength, self.zero, self.zero_grad)
+        self.trace = Trace(memory, strength, self.zero, self.zero_grad)
         return at
 
     def run(self, at: Point, dtype: Real) -> tuple[Point, NDArray[np.bool_]]:
         """Search with products in one dtype."""
-        if self.features.vectors is not None and self.features.vectors.dtype != dtype:
+        if self.features.few is None and self.features.vectors.dtype != dtype:
             self.features = self.exact_features.at(dtype)  # what float32 loses of a gradient would mislead
             self._renew(at)
         if self.trace.memory.metric is not self.metric:

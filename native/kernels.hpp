@@ -54,10 +54,10 @@ struct LinearKernels {
   // z (n, m) = (x - center) matrix' + offset (m).
   void (*logits)(const X* const* x, const X* end, const T* center, const T* matrix, const T* offset, T* z,
                  std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
-  // grad (m, padded) += residual' (x - center), for residual (n, m): products in T, added up in double. The n
+  // grad (m, padded) += residual' (x - center), for residual (n, m). The n
   // rows from `next` on, if any, are fetched meanwhile.
   void (*gradient)(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
-                   double* grad, std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
+                   T* grad, std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
   // first, second (padded) += weight' (x - center) and weight' (x - center)^2, for weight (n).
   void (*moments)(const X* x, const T* center, const T* weight, double* first, double* second, std::size_t n,
                   std::size_t d);

@@ -143,20 +143,11 @@ void linear_logits(const X* const* x, const X* end, const T* center, const T* ma
   } while (j < d);
 }
 
-// to += v, number by number.
-template <class T>
-inline void add_wide(double* to, Vec<T> v) {
-  constexpr size_t w = kWidth<double>;
-  T numbers[kWidth<T>];
-  store(numbers, v);
-  for (size_t i = 0; i < kWidth<T>; i += w) store(to + i, load(to + i) + load_as<double>(numbers + i));
-}
-
 // grad (kOutputs, stride) += residual' (x - center) of `vectors` vectors of the features from j on. The rows from
 // `next` on, if any, are fetched meanwhile: their turn comes.
 template <int kOutputs, int kVectors, class T, class X, class Read>
 [[gnu::flatten, gnu::noinline]] void gradient_tile(const X* const* x, const X* const* next, size_t j,
-                                                   const T* center, const T* residual, double* grad, size_t n,
+                                                   const T* center, const T* residual, T* grad, size_t n,
                                                    size_t apart, size_t stride, size_t vectors, Read read) {
   constexpr size_t w = kWidth<T>, tile = kVectors * w, line = 64 / sizeof(X);
   Vec<T> sums[kVectors][kOutputs], c[kVectors];
@@ -177,13 +168,16 @@ template <int kOutputs, int kVectors, class T, class X, class Read>
   }
   for (int v = 0; v < kVectors; ++v) {
     if (v < static_cast<int>(vectors))
-      for (int q = 0; q < kOutputs; ++q) add_wide<T>(grad + q * stride + v * w, sums[v][q]);
+      for (int q = 0; q < kOutputs; ++q) {
+        T* to = grad + q * stride + v * w;
+        store(to, load(to) + sums[v][q]);
+      }
   }
 }
 
 template <class T, class X>
 void linear_gradient(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
-                     double* grad, size_t n, size_t d, size_t m, size_t apart) {
+                     T* grad, size_t n, size_t d, size_t m, size_t apart) {
   const size_t stride = luce::padded(d);
   over_outputs<kGradientOutputs>(m, [&](size_t first, auto count) {
     constexpr int kVectors = 2 * count() <= kGradientOutputs ? 4 : 2;

@@ -89,8 +89,10 @@ struct Padded {
 };
 
 // Sums of a run of rows: losses (B), gradient (m, stride), gradient in the offset (m).
+template <class T>
 struct Sums {
-  std::vector<double> loss, grad, grad_offset;
+  std::vector<T> grad;
+  std::vector<double> loss, grad_offset;
 };
 
 // The rows of a run that count in the same problems.
@@ -168,7 +170,7 @@ void losses(const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Group& g
 // differences from the last class, whose logit is 0, and whose gradient is what the others' sum lacks.
 template <class T, class X>
 void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Padded<T>& padded,
-         std::size_t first, std::size_t last, Sums& sums) {
+         std::size_t first, std::size_t last, Sums<T>& sums) {
   const auto& kernels = kernels_for<T, X>(table);
   const std::size_t b = loss.problems, m = rows.m, k = m / b, d = rows.d, stride = padded.stride;
   sums.loss.assign(b, 0);
@@ -230,17 +232,17 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
   const std::size_t k = rows.m / loss.problems;
   const bool one_less = loss.shifts && k > 1 && (loss.problems == 1 || k >= kEnoughOutputs);
   const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, k, one_less ? k - 1 : k);
-  const std::size_t bytes = (rows.m * padded.stride + 1) * sizeof(double);
+  const std::size_t bytes = (rows.m * padded.stride + 1) * sizeof(T);
   const std::size_t most = std::max<std::size_t>(8, std::min(kMostRuns, kRunBytes / bytes));
   const std::size_t even = (rows.n / kRunRows + 1) / 2 * 2;  // two threads have as many each
   const std::size_t count = std::clamp<std::size_t>(even, 1, most);
-  std::vector<Sums> sums(count);
+  std::vector<Sums<T>> sums(count);
   split_rows(count, n_threads, 1, [&](std::size_t first, std::size_t last) {
     for (std::size_t i = first; i < last; ++i)
       run(table, rows, loss, padded, rows.n * i / count, rows.n * (i + 1) / count, sums[i]);
   });
   std::fill_n(value, loss.problems, 0);
-  for (const Sums& part : sums)
+  for (const Sums<T>& part : sums)
     for (std::size_t j = 0; j < loss.problems; ++j) value[j] += part.loss[j];
   const std::size_t numbers = count * rows.m * padded.stride;
   split_rows(rows.m, numbers < kFewNumbers ? 1 : n_threads, 1, [&](std::size_t first, std::size_t last) {
@@ -249,8 +251,8 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
       std::copy_n(sums[0].grad.data() + q * padded.stride, rows.d, to);
       grad_offset[q] = sums[0].grad_offset[q];
       for (std::size_t i = 1; i < count; ++i) {
-        const double* from = sums[i].grad.data() + q * padded.stride;
-        for (std::size_t j = 0; j < rows.d; ++j) to[j] += from[j];
+        const T* from = sums[i].grad.data() + q * padded.stride;
+        for (std::size_t j = 0; j < rows.d; ++j) to[j] += static_cast<double>(from[j]);
         grad_offset[q] += sums[i].grad_offset[q];
       }
     }

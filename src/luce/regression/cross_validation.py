@@ -17,7 +17,7 @@ from luce.links import Link, Softmax
 from luce.regression.objective import Float64, Rows, logits, mean_and_deviation
 from luce.regression.preconditioner import Spectrum, spectrum
 from luce.regression.row_loss import row_loss
-from luce.regression.solver import Penalty, Solution, Trace, one_blas_thread, solve
+from luce.regression.solver import Penalty, Solution, Trace, fits_float32, one_blas_thread, solve
 
 STRENGTHS = tuple(10.0 ** (-0.5 * i) for i in range(11))  # 1 … 1e-5, per row, on standardised features
 _PATH_TOL = 5e-5  # of the loss at zero: tells the strengths apart
@@ -31,6 +31,7 @@ class Folds:
 
     Attributes:
         rows: the data, a problem for each fold.
+        rough: the same for arithmetic that need not be exact.
         totals: (F,) weight of the rows that each fold's problem sees.
         deviation: (D,) of the features, over all rows.
         scale: (D,) of the penalty.
@@ -42,6 +43,7 @@ class Folds:
     """
 
     rows: Rows
+    rough: Rows
     totals: Float64
     deviation: Float64
     scale: Float64
@@ -79,9 +81,9 @@ class Folds:
             prove=False,
         )
 
-    def logits(self, solution: Solution) -> Float64:
-        """(N, K) float64: row i by the problem that did not see it."""
-        every = logits(self.rows, solution.weights, solution.bias)
+    def logits(self, solution: Solution, *, rough: bool = False) -> Float64:
+        """(N, K) float64: row i by the problem that did not see it; `rough` where they need not be exact."""
+        every = logits(self.rough if rough else self.rows, solution.weights, solution.bias)
         own: Float64 = every[np.arange(len(self.held_out)), self.held_out].astype(np.float64)
         return own
 
@@ -138,8 +140,9 @@ def make_folds(
     link = Softmax() if link is None else link
     rows = Rows(features, target, fold_weight, center, n_classes, row_loss(link), intercept, n_threads)
     unit = scale(deviation)
-    basis = spectrum(rows if features.dtype == np.float64 else rows.at(np.float32), 1 / unit, deviation)
-    return Folds(rows, totals, deviation, unit, basis, held_out, known, counted, link)
+    rough = rows.at(np.float32) if fits_float32(rows, deviation) else rows
+    basis = spectrum(rows if features.dtype == np.float64 else rough, 1 / unit, deviation)
+    return Folds(rows, rough, totals, deviation, unit, basis, held_out, known, counted, link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,7 @@ def choose_strength(
 
     def attempt(i: int, start: Solution | None) -> tuple[float, Solution]:
         solution = problems.solve(np.full(len(share), strengths[i]), start)
-        losses = problems.losses(problems.logits(solution))
+        losses = problems.losses(problems.logits(solution, rough=True))
         tried[i] = float(np.average(losses[share > 0], weights=share[share > 0])), solution
         if progress is not None:
             progress(len(tried), len(strengths))

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from luce import _native
 
 Float64 = NDArray[np.float64]
-Objective = Callable[[Float64], tuple[Float64, Float64]]
+Objective = Callable[[Float64, NDArray[np.bool_]], tuple[Float64, Float64]]
 Metric = Callable[[Float64], Float64]  # of M gradients of each problem, (B, M, P)
 
 _MOST_PAIRS, _FEWEST_PAIRS = 50, 6
+_CARRIED = 8  # pairs that go over to another objective
 _BYTES = 12 << 20  # of all pairs: they stay in the caches
 _ARMIJO = 1e-4
 _SHORTEST_STEP = 1e-10
@@ -87,24 +88,24 @@ class Memory:
     def bent(self, more: Float64, n_bent: int, metric: Metric) -> Memory:
         """That of the objective with `more[b] / 2 * ||x||²` of the first `n_bent` variables added, and of its metric.
 
-        The pairs stay exact: a step's change of gradient grows by `more` times the step.
+        Of the newest pairs, which stay exact: a step's change of gradient grows by `more` times the step.
         """
         _, n_problems, most, n_variables = self._pairs.shape
         bent = Memory(n_problems, n_variables, metric, self._n_threads)
-        bent._count, bent._newest = self._count, self._newest
-        taken = slice(0, self._count)
-        (steps, changes), (old, before) = bent._pairs[:2, :, taken], self._pairs[:2, :, taken]
-        steps[...] = old
-        changes[...] = before
+        count = bent._count = min(self._count, _CARRIED)
+        bent._newest = max(0, count - 1)
+        for place in range(count):  # the oldest first
+            old = (self._newest - bent._newest + place) % most
+            bent._pairs[:2, :, place] = self._pairs[:2, :, old]
+        steps, changes = bent._pairs[:2, :, :count]
         changes[..., :n_bent] += more[:, None, None] * steps[..., :n_bent]
-        age = (self._newest - np.arange(self._count)) % most
-        along = changes @ steps.transpose(0, 2, 1) * (age[:, None] <= age)
+        along = np.tril(changes @ steps.transpose(0, 2, 1))
         told = np.einsum("bii->bi", along) > 0
         if not told.all():  # rounding may leave a pair without curvature
-            bent._pairs[:2, :, taken] *= told[:, :, None]
+            bent._pairs[:2, :, :count] *= told[:, :, None]
             along *= told[:, :, None] & told[:, None]
-            along += np.eye(self._count) * ~told[:, :, None]
-        bent._products[0, :, taken, taken] = along
+            along += np.eye(count) * ~told[:, :, None]
+        bent._products[0, :, :count, :count] = along
         bent.set_metric(metric)
         return bent
 
@@ -147,7 +148,7 @@ def minimize(
     A problem whose step does not decrease it enough tries a shorter one next time, while the others go on.
 
     Args:
-        objective: (B, P) → values (B,) and gradients (B, P).
+        objective: (B, P) and which problems (B,) matter → their values (B,) and gradients (B, P).
         start: where to begin.
         memory: of earlier steps, which this search adds to.
         stop: says which problems (B,) are done.
@@ -169,18 +170,21 @@ def minimize(
         if done.all() or at.n_iter >= max_iter:
             return at, done
         tried = np.where(done | ~(slope < 0), 0.0, share)
-        if not tried.any() or idle >= _PATIENCE:
+        moving = tried > 0
+        if not moving.any() or idle >= _PATIENCE:
             return at, done
         step = tried[:, None] * direction
         x = at.x + step
-        value, grad = objective(x)
+        value, grad = objective(x, moving)
         n_passes, noises = at.n_passes + 1, noise * np.abs(at.value)
-        failed = (tried > 0) & ~(value <= at.value + _ARMIJO * tried * slope + noises)
+        failed = moving & ~(value <= at.value + _ARMIJO * tried * slope + noises)
         share = np.ones(len(tried))
         if failed.any():
             share[failed] = _shorter(tried, slope, value - at.value)[failed]
-            step[failed], x[failed], grad[failed], value[failed] = 0, at.x[failed], at.grad[failed], at.value[failed]
-        if step.any():
+        stays = failed | ~moving
+        if stays.any():
+            step[stays], x[stays], grad[stays], value[stays] = 0, at.x[stays], at.grad[stays], at.value[stays]
+        if not stays.all():
             memory.add(step, at.grad, grad)
             at = Point(x, value, grad, at.n_iter + 1, n_passes)
         else:

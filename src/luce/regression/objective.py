@@ -174,13 +174,14 @@ def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = 
     wanted = n if every_row else max(min(_SAMPLE_ROWS, n // 4), 2 * k, 512)
     step = max(1, -(-n // max(wanted, 1)))
     sums = np.zeros((rows.n_problems, k * k + rows.features.shape[1] + 2))
-    center = rows.center.astype(rows.weight.dtype)
+    matrix, offset, center = _operands(rows, weights, bias)
+    nowhere = np.zeros_like(center)
     for first in range(0, n, step * _SAMPLE_ROWS):
         chosen = slice(first, first + step * _SAMPLE_ROWS, step)
         x = rows.features[chosen].astype(center.dtype)
         x -= center
         w = rows.weight[chosen].astype(np.float64)
-        z = x @ weights.reshape(-1, x.shape[1]).T.astype(x.dtype) + bias.reshape(-1).astype(x.dtype)
+        z = affine(x, matrix, offset, nowhere, rows.n_threads)
         traces = np.empty((rows.n_problems, len(x)))
         for b, row in enumerate(sums):
             total, traces[b] = rows.loss.curvature(z[:, b * k : (b + 1) * k], w[:, b])
@@ -229,7 +230,7 @@ def sample(rows: Rows, unit: Float64) -> tuple[Floats, float]:
         The rows, in the dtype of the arithmetic, and the sum of their weights over all processes.
     """
     n, d = rows.features.shape
-    wanted = min(n, _SAMPLE_ROWS, max(_FEW_ROWS, _SAMPLE_NUMBERS // d))
+    wanted = min(n, max(_FEW_ROWS, _SAMPLE_NUMBERS // d))
     step = max(1, -(-n // wanted))
     dtype = rows.weight.dtype
     weight = rows.weight[::step].mean(axis=1, dtype=np.float64)

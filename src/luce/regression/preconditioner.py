@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from luce import _native
-from luce.regression.objective import Float64, Floats, Rows, gram, sample
+from luce.regression.objective import Float64, Floats, Rows, affine, gram, sample
 
 _MOST_FEATURES = 4096  # from there on the whole spectrum costs more memory and time than it saves
 _FEW_PRODUCTS = 1 << 17  # of a gradient and the metric: a matrix library's calls would take longer than they do
@@ -75,11 +75,12 @@ def _greatest(rows: Rows, unit: Float64, variances: Float64) -> Spectrum:
     """The greatest eigenvalues of a sample by subspace iteration (Halko et al. 2011, doi 10.1137/090771806)."""
     x, share = sample(rows, unit)
     rng = np.random.default_rng(0)
-    block = rng.standard_normal((min(_GREATEST + _SPARE, x.shape[1]), len(x)), dtype=np.float32).astype(x.dtype)
+    n, none = min(_GREATEST + _SPARE, x.shape[1]), np.zeros(x.shape[1], x.dtype)
+    block = rng.standard_normal((len(x), n), dtype=np.float32).astype(x.dtype)
     for _ in range(2):
-        basis, _ = np.linalg.qr(rows.total((block @ x).astype(np.float64)).T)
-        block = basis.T.astype(x.dtype) @ x.T
-    values, turn = np.linalg.eigh(rows.total((block @ block.T).astype(np.float64)) / share)
+        basis, _ = np.linalg.qr(rows.total((block.T @ x).astype(np.float64)).T)
+        block = affine(x, np.ascontiguousarray(basis.T, x.dtype), none[:n], none, rows.n_threads)
+    values, turn = np.linalg.eigh(rows.total((block.T @ block).astype(np.float64)) / share)
     vectors = (turn.T @ basis.T)[-_GREATEST:]
     values = np.maximum(values[-_GREATEST:], 0.0)
     return Spectrum(values, vectors, np.maximum(variances - values @ vectors**2, 0.0), few=vectors)

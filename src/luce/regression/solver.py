@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -146,9 +146,14 @@ class Problem:
         """The reverse."""
         return np.concatenate([(weights * self.penalty.scale).reshape(len(bias), -1), bias], axis=1)
 
-    def __call__(self, x: Float64, dtype: Real) -> tuple[Float64, Float64]:
-        """Values (B,) and gradients (B, P), from products in the given dtype."""
-        loss, grad, grad_bias = loss_and_grad(self._rows[dtype], *self.unpack(x))
+    def __call__(
+        self, x: Float64, dtype: Real, matter: NDArray[np.bool_] | None = None
+    ) -> tuple[Float64, Float64]:
+        """Values (B,) and gradients (B, P) of the problems that matter, from products in the given dtype."""
+        rows = self._rows[dtype]
+        if matter is not None and not matter.all():
+            rows = replace(rows, weight=rows.weight * matter)  # the native pass leaves the others out
+        loss, grad, grad_bias = loss_and_grad(rows, *self.unpack(x))
         strength, weights = self.penalty.strength, x[:, : self.split]
         flat = (grad * self.unit).reshape(len(x), -1)
         flat += strength[:, None] * weights
@@ -227,7 +232,7 @@ def solve(
         max_iter: greatest number of steps.
         progress: called now and then with (steps, largest value, largest gap relative to its value).
     """
-    dtype = np.float32 if _fits_float32(rows, deviation) else np.float64
+    dtype = np.float32 if fits_float32(rows, deviation) else np.float64
     problem = Problem(rows, penalty, rough=np.float64 if rows.features.dtype == np.float64 else dtype)
     if features is None:
         features = spectrum(problem.rough, problem.unit, deviation)
@@ -312,7 +317,7 @@ class _Search:
         if self.trace.memory.metric is not self.metric:
             self.trace.memory.set_metric(self.metric)
         return minimize(
-            lambda x: self.problem(x, dtype),
+            lambda x, matter: self.problem(x, dtype, matter),
             at,
             self.trace.memory,
             self.stop,
@@ -387,7 +392,7 @@ def _solution(search: _Search, at: Point, gap: Float64, converged: NDArray[np.bo
     return Solution(weights, bias, at.value, gap, converged, relative, at.n_iter, at.n_passes, search.trace)
 
 
-def _fits_float32(rows: Rows, deviation: Float64) -> bool:
+def fits_float32(rows: Rows, deviation: Float64) -> bool:
     """Whether float32 products come near enough to be worth their time."""
     if rows.features.dtype == np.uint8:
         return True

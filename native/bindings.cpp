@@ -315,23 +315,31 @@ void bind_linear(nb::module_& m) {
 }
 
 using Pairs = nb::ndarray<double, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Places = Column<const std::int64_t>;
 
 // Views of each problem's part of pairs (3, B, most, n) and products (2, B, most, most).
 class LbfgsMemory {
  public:
-  LbfgsMemory(const Pairs& pairs, const Pairs& products, const Column<double>& scale, std::size_t count,
-              std::size_t newest)
-      : problems_(pairs.shape(1)), pairs_(pairs.data()), products_(products.data()), scale_(scale.data()) {
+  LbfgsMemory(const Pairs& pairs, const Pairs& products, const Column<double>& scale,
+              const Places& count, const Places& newest)
+      : problems_(pairs.shape(1)),
+        pairs_(pairs.data()),
+        products_(products.data()),
+        scale_(scale.data()),
+        count_(count.data()),
+        newest_(newest.data()) {
     const std::size_t most = pairs.shape(2), n = pairs.shape(3);
     expect(pairs.shape(0) == 3 && products.shape(0) == 2 && products.shape(1) == problems_ &&
                products.shape(2) == most && products.shape(3) == most && scale.shape(0) == problems_,
            "pairs must have shape (3, B, most, n), products (2, B, most, most), scale (B)");
-    expect(count <= most && (count == 0 || newest < count) && (count == most || newest + 1 >= count),
-           "newest must be one of the places that are taken, the last while there are free ones");
+    expect(count.shape(0) == problems_ && newest.shape(0) == problems_, "count and newest must have shape (B)");
+    for (std::size_t b = 0; b < problems_; ++b) {
+      const auto taken = static_cast<std::size_t>(count_[b]), last = static_cast<std::size_t>(newest_[b]);
+      expect(taken <= most && (taken == 0 || last < taken) && (taken == most || last + 1 >= taken),
+             "newest must be one of the places that are taken, the last while there are free ones");
+    }
     shape_.n = n;
     shape_.most = most;
-    shape_.count = count;
-    shape_.newest = newest;
   }
   std::size_t most() const { return shape_.most; }
   void expect_rows(std::initializer_list<const Rows<const double>*> all) const {
@@ -341,9 +349,9 @@ class LbfgsMemory {
   // Call work(pairs, first number of its vectors) for each problem, where a number is read `times` times.
   template <class F>
   void each(std::size_t times, int n_threads, const F& work) const {
-    over(problems_, problems_ * shape_.count * shape_.n * times, n_threads,
+    over(problems_, problems_ * shape_.most * shape_.n * times, n_threads,
          [&](std::size_t first, std::size_t last) {
-           for (std::size_t b = first; b < last; ++b) work(of(b), b * shape_.n);
+           for (std::size_t b = first; b < last; ++b) work(of(b), b);
          });
   }
 
@@ -357,10 +365,13 @@ class LbfgsMemory {
     p.along = products_ + b * square;
     p.lengths = p.along + problems_ * square;
     p.scale = scale_ + b;
+    p.count = static_cast<std::size_t>(count_[b]);
+    p.newest = static_cast<std::size_t>(newest_[b]);
     return p;
   }
   std::size_t problems_;
   double *pairs_, *products_, *scale_;
+  const std::int64_t *count_, *newest_;
   luce::LbfgsPairs shape_{};  // without the arrays
 };
 
@@ -368,34 +379,38 @@ void bind_lbfgs(nb::module_& m) {
   using Vectors = Rows<const double>;
   m.def(
       "lbfgs_add",
-      [](Pairs pairs, Pairs products, Column<double> scale, std::size_t count, std::size_t newest,
-         Vectors step, Vectors before, Vectors after, Vectors turned_before, Vectors turned_after,
-         int n_threads) {
-        expect(count > 0, "no place");
+      [](Pairs pairs, Pairs products, Column<double> scale, Places count, Places newest,
+         Column<const bool> moved, Vectors step, Vectors before, Vectors after, Vectors turned_before,
+         Vectors turned_after, int n_threads) {
         const LbfgsMemory memory(pairs, products, scale, count, newest);
         memory.expect_rows({&step, &before, &after, &turned_before, &turned_after});
-        memory.each(2, n_threads, [&](const luce::LbfgsPairs& p, std::size_t at) {
+        expect(moved.shape(0) == step.shape(0), "moved must have shape (B)");
+        for (std::size_t b = 0; b < step.shape(0); ++b) expect(!moved.data()[b] || count.data()[b] > 0, "no place");
+        memory.each(2, n_threads, [&](const luce::LbfgsPairs& p, std::size_t b) {
+          const std::size_t at = b * p.n;
+          if (!moved.data()[b]) return;
           table().lbfgs.add(p, step.data() + at, before.data() + at, after.data() + at,
                             turned_before.data() + at, turned_after.data() + at);
         });
       },
-      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a, "newest"_a,
-      "step"_a.noconvert(), "before"_a.noconvert(), "after"_a.noconvert(), "turned_before"_a.noconvert(),
+      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a.noconvert(), "newest"_a.noconvert(),
+      "moved"_a.noconvert(), "step"_a.noconvert(), "before"_a.noconvert(), "after"_a.noconvert(), "turned_before"_a.noconvert(),
       "turned_after"_a.noconvert(), "n_threads"_a);
   m.def(
       "lbfgs_direction",
-      [](Pairs pairs, Pairs products, Column<double> scale, std::size_t count, std::size_t newest,
+      [](Pairs pairs, Pairs products, Column<double> scale, Places count, Places newest,
          Vectors grad, Vectors turned_grad, Rows<double> out, int n_threads) {
         const LbfgsMemory memory(pairs, products, scale, count, newest);
         const Vectors result(out);
         memory.expect_rows({&grad, &turned_grad, &result});
-        memory.each(4, n_threads, [&](const luce::LbfgsPairs& p, std::size_t at) {
+        memory.each(4, n_threads, [&](const luce::LbfgsPairs& p, std::size_t b) {
+          const std::size_t at = b * p.n;
           std::vector<double> scratch(4 * memory.most());
           table().lbfgs.direction(p, grad.data() + at, turned_grad.data() + at, out.data() + at,
                                   scratch.data());
         });
       },
-      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a, "newest"_a,
+      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a.noconvert(), "newest"_a.noconvert(),
       "grad"_a.noconvert(), "turned_grad"_a.noconvert(), "out"_a.noconvert(), "n_threads"_a);
   m.def(
       "lbfgs_metric",

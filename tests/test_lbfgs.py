@@ -73,7 +73,7 @@ def test_the_direction_is_that_of_the_two_loops(seed: int, count: int, b: int, c
         if i == count // 2:
             memory.set_metric(metric)
         before, after = after, after + y
-        memory.add(s, before, before + y)
+        memory.add(s, before, before + y, np.ones(len(s), bool))
     if count == 0:
         memory.set_metric(metric)
     grad = rng.normal(size=(b, p))
@@ -102,7 +102,7 @@ def filled(pairs: list[Pair], metric: Metric, n_threads: int = 1) -> Memory:
     memory = Memory(b, p, metric, n_threads)
     for s, y in pairs:
         before = np.ones_like(y)
-        memory.add(s, before, before + y)
+        memory.add(s, before, before + y, np.ones(len(s), bool))
     return memory
 
 
@@ -133,7 +133,7 @@ def test_a_new_metric_turns_every_pair_wherever_it_stands(monkeypatch: pytest.Mo
     memory = filled(pairs[:-1], plain)
     memory.set_metric(lambda grad: grad * diagonal)
     s, y = pairs[-1]  # one more, since the scale is still that of the metric before
-    memory.add(s, np.zeros_like(y), y)
+    memory.add(s, np.zeros_like(y), y, np.ones(len(s), bool))
     assert_two_loops(memory, pairs, rng.normal(size=(b, 9)), lambda grad: grad * diagonal, 3)
 
 
@@ -152,7 +152,7 @@ def test_pairs_are_bent_to_an_objective_with_another_penalty(
         pairs[1] = s, np.stack([y[0], 0.3 * s[1]])
     memory = Memory(2, 9, plain)
     for s, y in pairs:
-        memory.add(s, np.zeros_like(y), y)
+        memory.add(s, np.zeros_like(y), y, np.ones(len(s), bool))
     untouched = memory._pairs[:2, :, : min(count, 4)].copy()
     memory, before = memory.bent(more, 7, lambda grad: grad * diagonal), memory
     np.testing.assert_array_equal(before._pairs[:2, :, : min(count, 4)], untouched)
@@ -160,6 +160,27 @@ def test_pairs_are_bent_to_an_objective_with_another_penalty(
     bent = [(s, y + more[:, None] * s * penalised) for s, y in pairs]
     assert_two_loops(memory, bent, rng.normal(size=(2, 9)), lambda grad: grad * diagonal, 4)
     assert (lost and count > 2) == any((np.vecdot(s, y) <= 0).any() for s, y in bent)
+
+
+def test_a_problem_that_does_not_move_keeps_its_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lbfgs, "_MOST_PAIRS", 4)
+    rng = np.random.default_rng(3)
+    bend, diagonal = rng.uniform(0.5, 2, (2, 9))
+    memory, own = Memory(3, 9, plain), [list[tuple[Float64, Float64]]() for _ in range(3)]
+    for _ in range(7):
+        s, moved = rng.normal(size=(3, 9)), rng.random(3) < [1.0, 0.5, 0.0]
+        memory.add(s, np.zeros_like(s), bend * s, moved)
+        for b in np.flatnonzero(moved):
+            own[b].append((s[b], bend * s[b]))
+    assert len(own[0]) == 7
+    assert 0 < len(own[1]) < 7
+    grad = rng.normal(size=(3, 9))
+    for each, scaled in ((memory, 0.0), (memory.bent(np.full(3, 0.3), 9, plain), 0.3)):
+        each.set_metric(lambda grad: grad * diagonal)
+        found = each.direction(grad)
+        for b, pairs in enumerate(own):
+            bent = [(s, y + scaled * s) for s, y in pairs]
+            np.testing.assert_allclose(found[b], two_loops(bent, grad[b], lambda g: g * diagonal, 4), rtol=1e-9)
 
 
 def test_threads_change_no_bit() -> None:
@@ -181,14 +202,15 @@ class Arguments:
             "pairs": np.zeros((3, 2, 3, 7)),
             "products": np.zeros((2, 2, 3, 3)),
             "scale": np.ones(2),
-            "count": 2,
-            "newest": 1,
+            "count": np.array([2, 2]),
+            "newest": np.array([1, 1]),
             "n_threads": 1,
         }
         self.vectors: dict[str, Any] = {
             name: rng.normal(size=(2, 7)) for name in ("step", "before", "after", "turned_before", "turned_after")
         }
         self.vectors["after"] = self.vectors["before"] + self.vectors["step"]
+        self.moved = np.ones(2, bool)
         self.ends: dict[str, Any] = {
             "grad": rng.normal(size=(2, 7)),
             "turned_grad": rng.normal(size=(2, 7)),
@@ -198,7 +220,7 @@ class Arguments:
             part.update({name: value for name, value in changes.items() if name in part})
 
     def add(self) -> None:
-        _native.lbfgs_add(**self.shared, **self.vectors)
+        _native.lbfgs_add(**self.shared, **self.vectors, moved=self.moved)
 
     def direction(self) -> None:
         _native.lbfgs_direction(**self.shared, **self.ends)
@@ -219,7 +241,7 @@ def test_nothing_is_read_or_written_beyond_the_ends(isa: str) -> None:
     careful = Arguments(**{name: fenced(shape, name) for name, shape in shapes.items()})
     for each in (plainly, careful):
         for place in (0, 1):
-            each.shared |= {"count": place + 1, "newest": place}
+            each.shared |= {"count": np.full(2, place + 1), "newest": np.full(2, place)}
             each.add()
         each.direction()
     assert np.isfinite(careful.ends["out"]).all()
@@ -240,10 +262,14 @@ def test_nothing_is_read_or_written_beyond_the_ends(isa: str) -> None:
         {"products": np.zeros((2, 2, 2, 3))},
         {"products": np.zeros((2, 2, 3, 2))},
         {"scale": np.ones(1)},
-        {"count": 4},
-        {"newest": 2},
-        {"newest": 0},
-        {"newest": 3, "count": 3},
+        {"count": np.array([2, 4])},
+        {"count": np.array([-1, 2])},
+        {"count": np.array([2])},
+        {"newest": np.array([1, 2])},
+        {"newest": np.array([0, 1])},
+        {"newest": np.array([1, -1])},
+        {"newest": np.array([1, 1, 1])},
+        {"newest": np.array([3, 3]), "count": np.array([3, 3])},
     ],
 )
 def test_memories_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
@@ -268,17 +294,17 @@ def test_vectors_that_do_not_fit_are_refused(shape: tuple[int, int]) -> None:
 
 def test_a_pair_needs_a_place() -> None:
     with pytest.raises(ValueError, match="no place"):
-        Arguments(count=0, newest=0).add()
+        Arguments(count=np.array([2, 0]), newest=np.array([1, 0])).add()
 
 
 def quadratic(scales: Float64 = SCALES) -> Objective:
-    return lambda x: (1 + 0.5 * np.vecdot(scales * x, x), scales * x)
+    return lambda x, _: (1 + 0.5 * np.vecdot(scales * x, x), scales * x)
 
 
 def search(
     objective: Objective, start: Float64, *, tol: float = 1e-14, max_iter: int = 200, noise: float = 1e-14
 ) -> tuple[Point, NDArray[np.bool_]]:
-    value, grad = objective(start)
+    value, grad = objective(start, np.ones(len(start), bool))
 
     def stop(at: Point) -> NDArray[np.bool_]:
         assert at.decrease is not None
@@ -309,9 +335,9 @@ def test_a_problem_that_is_done_does_not_move() -> None:
     places: list[Float64] = []
     bowl = quadratic()
 
-    def watched(x: Float64) -> tuple[Float64, Float64]:
+    def watched(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
         places.append(x.copy())
-        return bowl(x)
+        return bowl(x, matter)
 
     search(watched, np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
     assert len(places) > 5
@@ -322,10 +348,10 @@ def test_the_steps_are_counted_and_limited() -> None:
     calls = 0
     bowl = quadratic()
 
-    def counted(x: Float64) -> tuple[Float64, Float64]:
+    def counted(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
         nonlocal calls
         calls += 1
-        return bowl(x)
+        return bowl(x, matter)
 
     at, done = search(counted, np.ones((2, 3)), max_iter=2)
     assert (at.n_iter, at.n_passes) == (2, calls - 1)
@@ -333,7 +359,7 @@ def test_the_steps_are_counted_and_limited() -> None:
 
 
 def test_values_beyond_the_dtype_are_backed_away_from() -> None:
-    def steep(x: Float64) -> tuple[Float64, Float64]:
+    def steep(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
         with np.errstate(over="ignore"):
             return np.cosh(x).sum(axis=1), np.sinh(x)
 
@@ -343,7 +369,7 @@ def test_values_beyond_the_dtype_are_backed_away_from() -> None:
 
 
 def test_a_value_that_is_no_number_is_not_accepted() -> None:
-    def walled(x: Float64) -> tuple[Float64, Float64]:
+    def walled(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
         value = 1 + 0.5 * np.vecdot(x - 1, x - 1)
         return np.where(x[:, 0] < 0, np.nan, value), x - 1
 
@@ -356,8 +382,8 @@ def test_a_value_that_is_no_number_is_not_accepted() -> None:
 def test_where_rounding_lets_nothing_go_lower_the_search_ends(noise: float) -> None:
     rng = np.random.default_rng(0)
 
-    def rounded(x: Float64) -> tuple[Float64, Float64]:
-        value, grad = quadratic()(x)
+    def rounded(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
+        value, grad = quadratic()(x, matter)
         return value + rng.uniform(0, 1e-5, 2), grad + rng.normal(0, 1e-2, grad.shape)
 
     at, done = search(rounded, np.ones((2, 3)), tol=1e-30, max_iter=5000, noise=noise)
@@ -370,7 +396,7 @@ def test_an_uphill_direction_is_not_followed() -> None:
     def uphill(grad: Float64) -> Float64:
         return -grad
 
-    value, grad = quadratic()(np.ones((2, 3)))
+    value, grad = quadratic()(np.ones((2, 3)), np.ones(2, bool))
     at, _ = minimize(
         quadratic(),
         Point(np.ones((2, 3)), value, grad),

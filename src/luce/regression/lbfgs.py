@@ -56,8 +56,8 @@ Stop = Callable[[Point], NDArray[np.bool_]]
 class Memory:
     """The pairs of steps s and differences of gradients y that each problem remembers, and their products.
 
-    A pair that tells nothing (no step, or no curvature along it) is remembered as zeros. Shapes: B problems, m pairs,
-    P variables. The places of the pairs are taken in turn, and round again once all are.
+    A pair without curvature is remembered as zeros. Shapes: B problems, m pairs, P variables. The places of a problem's
+    pairs are taken in turn, and round again once all are.
 
     Attributes:
         metric: what changes of gradients are measured in.
@@ -66,10 +66,10 @@ class Memory:
     def __init__(self, n_problems: int, n_variables: int, metric: Metric, n_threads: int = 1) -> None:
         """For B problems of P variables; threads share the problems and change no result."""
         self._most = int(np.clip(_BYTES // (24 * n_problems * n_variables), _FEWEST_PAIRS, _MOST_PAIRS))
-        self._pairs = np.empty((3, n_problems, self._most, n_variables))  # s, y and metric(y)
+        self._pairs = np.zeros((3, n_problems, self._most, n_variables))  # s, y and metric(y)
         self._products = np.zeros((2, n_problems, self._most, self._most))  # y_i s_j where j <= i; y_i metric(y_j)
         self._scale = np.ones(n_problems)
-        self._count, self._newest = 0, 0  # places taken, and the one taken last
+        self._count, self._newest = np.zeros((2, n_problems), np.int64)  # places taken, and the one taken last
         self._n_threads = n_threads
         self.metric = metric
         self._last: tuple[Float64, Float64] | None = None  # a gradient, and it in the metric
@@ -77,12 +77,13 @@ class Memory:
     def set_metric(self, metric: Metric) -> None:
         """Measure in another metric from now on."""
         self.metric, self._last = metric, None
-        if self._count == 0:
+        taken = slice(0, int(self._count.max()))
+        if taken.stop == 0:
             return
-        changes, turned = self._pairs[1:, :, : self._count]
+        changes, turned = self._pairs[1:, :, taken]
         turned[...] = metric(changes)
-        self._products[1, :, : self._count, : self._count] = changes @ turned.transpose(0, 2, 1)
-        product, length = self._products[:, :, self._newest, self._newest]
+        self._products[1, :, taken, taken] = changes @ turned.transpose(0, 2, 1)
+        product, length = self._products[:, np.arange(len(self._newest)), self._newest, self._newest]
         np.divide(product, length, out=self._scale, where=length > 0)  # where it is 0 the pair tells nothing
 
     def bent(self, more: Float64, n_bent: int, metric: Metric) -> Memory:
@@ -92,11 +93,12 @@ class Memory:
         """
         _, n_problems, most, n_variables = self._pairs.shape
         bent = Memory(n_problems, n_variables, metric, self._n_threads)
-        count = bent._count = min(self._count, _CARRIED)
-        bent._newest = max(0, count - 1)
-        for place in range(count):  # the oldest first
-            old = (self._newest - bent._newest + place) % most
-            bent._pairs[:2, :, place] = self._pairs[:2, :, old]
+        bent._count[:] = np.minimum(self._count, _CARRIED)
+        bent._newest[:] = np.maximum(bent._count - 1, 0)
+        count = int(bent._count.max())
+        for b in range(n_problems):  # the oldest first
+            order = (self._newest[b] - bent._newest[b] + np.arange(bent._count[b])) % most
+            bent._pairs[:2, b, : len(order)] = self._pairs[:2, b, order]
         steps, changes = bent._pairs[:2, :, :count]
         changes[..., :n_bent] += more[:, None, None] * steps[..., :n_bent]
         along = np.tril(changes @ steps.transpose(0, 2, 1))
@@ -109,14 +111,14 @@ class Memory:
         bent.set_metric(metric)
         return bent
 
-    def add(self, step: Float64, before: Float64, after: Float64) -> None:
-        """Remember a step (B, P) and the gradients on its ends."""
+    def add(self, step: Float64, before: Float64, after: Float64, moved: NDArray[np.bool_]) -> None:
+        """Remember a step (B, P) and the gradients on its ends, of the problems that moved (B,)."""
         turned_before, turned_after = self._in_metric(before), self._in_metric(after)
-        self._newest = (self._newest + 1) % self._most if self._count else 0
-        self._count = min(self._count + 1, self._most)
+        self._newest[:] = np.where(moved & (self._count > 0), (self._newest + 1) % self._most, self._newest)
+        self._count[:] = np.minimum(self._count + moved, self._most)
         _native.lbfgs_add(
-            self._pairs, self._products, self._scale, self._count, self._newest, step, before, after, turned_before,
-            turned_after, self._n_threads,
+            self._pairs, self._products, self._scale, self._count, self._newest, moved, step, before, after,
+            turned_before, turned_after, self._n_threads,
         )  # fmt: skip
 
     def direction(self, grad: Float64) -> Float64:
@@ -160,38 +162,43 @@ def minimize(
         The last point, and which problems are done. It ends early where rounding noise lets nothing go lower.
     """
     at, best, idle = start, start.value, 0
-    share = np.ones(len(start.x))  # of its step that each problem tries next
+    whole = np.ones(len(start.x))
+    share = whole  # of its step that each problem tries next
     while True:
         refresh(at)
         direction = memory.direction(at.grad)
         slope = np.vecdot(at.grad, direction)
-        at.decrease = np.maximum(-slope / 2, 0.0)
+        at.decrease = np.maximum(slope / -2, 0.0)
         done = stop(at)
         if done.all() or at.n_iter >= max_iter:
             return at, done
-        tried = np.where(done | ~(slope < 0), 0.0, share)
-        moving = tried > 0
-        if not moving.any() or idle >= _PATIENCE:
+        moving = (slope < 0) & (share > 0) & ~done
+        every = moving.all()
+        if not (every or moving.any()) or idle >= _PATIENCE:
             return at, done
-        step = tried[:, None] * direction
-        x = at.x + step
+        if not (every and share is whole):
+            direction *= np.where(moving, share, 0.0)[:, None]
+        x = at.x + direction
         value, grad = objective(x, moving)
-        n_passes, noises = at.n_passes + 1, noise * np.abs(at.value)
-        failed = moving & ~(value <= at.value + _ARMIJO * tried * slope + noises)
-        share = np.ones(len(tried))
-        if failed.any():
-            share[failed] = _shorter(tried, slope, value - at.value)[failed]
-        stays = failed | ~moving
-        if stays.any():
-            step[stays], x[stays], grad[stays], value[stays] = 0, at.x[stays], at.grad[stays], at.value[stays]
-        if not stays.all():
-            memory.add(step, at.grad, grad)
+        noises = noise * np.abs(at.value)
+        goes = moving & (value <= at.value + _ARMIJO * share * slope + noises)
+        if goes.all():
+            share = whole
+        else:
+            stays = ~goes
+            share = np.where(moving & stays, _shorter(share, slope, value - at.value), 1.0)
+            x[stays], grad[stays], value[stays], direction[stays] = at.x[stays], at.grad[stays], at.value[stays], 0
+        n_passes = at.n_passes + 1
+        if share is whole or goes.any():
+            memory.add(direction, at.grad, grad, goes)
             at = Point(x, value, grad, at.n_iter + 1, n_passes)
         else:
             at.n_passes = n_passes
         gained = best - at.value > noises
-        best = np.where(gained, at.value, best)
-        idle = 0 if gained.any() else idle + 1
+        if gained.any():
+            best, idle = np.where(gained, at.value, best), 0
+        else:
+            idle += 1
 
 
 def _shorter(tried: Float64, slope: Float64, rise: Float64) -> Float64:

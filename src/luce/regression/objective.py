@@ -140,27 +140,21 @@ def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64,
         Loss (B,), gradient in weights (B, K, D), gradient in bias (B, K), all float64.
     """
     matrix, offset, center = _operands(rows, weights, bias)
-    m, d = matrix.shape
-    sums = np.zeros(rows.n_problems + m + m * d)
-    loss, grad_bias = sums[: rows.n_problems], sums[rows.n_problems : rows.n_problems + m]
-    grad = sums[rows.n_problems + m :].reshape(m, d)
+    (m, d), b = matrix.shape, len(weights)
+    sums = np.zeros(b + m + m * d)
     if m <= _FEW_OUTPUTS:
         classes, distributions = (rows.target, None) if rows.target.ndim == 1 else (None, rows.target)
         row = rows.loss
         _native.linear_pass(
-            rows.features, center, matrix, offset, classes, distributions, rows.weight, loss, grad, grad_bias,
-            row.member, row.beta, row.shape, row.margin, rows.n_threads,
+            rows.features, center, matrix, offset, classes, distributions, rows.weight, sums[:b],
+            sums[b + m :].reshape(m, d), sums[b : b + m], row.member, row.beta, row.shape, row.margin, rows.n_threads,
         )  # fmt: skip
     else:
-        _wide_pass(rows, matrix, offset, center, loss, grad, grad_bias)
+        _wide_pass(rows, matrix, offset, center, sums[:b], sums[b + m :].reshape(m, d), sums[b : b + m])
     sums = rows.total(sums)
     if not rows.intercept:
-        sums[rows.n_problems : rows.n_problems + m] = 0
-    return (
-        sums[: rows.n_problems],
-        sums[rows.n_problems + m :].reshape(weights.shape),
-        sums[rows.n_problems : rows.n_problems + m].reshape(bias.shape),
-    )
+        sums[b : b + m] = 0
+    return sums[:b], sums[b + m :].reshape(weights.shape), sums[b : b + m].reshape(bias.shape)
 
 
 def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = False) -> tuple[Float64, Float64]:

@@ -38,6 +38,7 @@ _BIAS_STEPS = 6
 _BIAS_REACH = 10.0  # of a step in the biases, in logits
 _BIAS_FLOOR = 1e-4  # of the curvature in the biases while searching
 _ROOM, _LESS_ROOM = 0.5, 0.3  # share of the wanted gap at which a search ends, and its factor where that was too much
+_EPS = float(np.finfo(np.float64).eps)
 _DOUBT = 0.1  # where nothing is proven here: a predicted decrease may be several times too small
 _LARGE = 1e15  # float32 products of features beyond this might overflow
 _FAR = 1e3  # deviations between a feature's mean and zero that float32 still resolves
@@ -137,10 +138,12 @@ class Problem:
         self.shape = (rows.n_problems, rows.n_classes, len(self.unit))
         self.split = rows.n_classes * len(self.unit)
         self._rows = {dtype: rows.at(dtype) for dtype in (np.float32, np.float64)}
+        self._strength, self._scaled = penalty.strength[:, None], bool((self.unit != 1).any())
 
     def unpack(self, x: Float64) -> tuple[Float64, Float64]:
         """Raw weights (B, K, D) and biases (B, K)."""
-        return x[:, : self.split].reshape(self.shape) * self.unit, x[:, self.split :]
+        weights = x[:, : self.split].reshape(self.shape)
+        return weights * self.unit if self._scaled else weights, x[:, self.split :]
 
     def pack(self, weights: Float64, bias: Float64) -> Float64:
         """The reverse."""
@@ -154,11 +157,11 @@ class Problem:
         if matter is not None and not matter.all():
             rows = replace(rows, weight=rows.weight * matter)  # the native pass leaves the others out
         loss, grad, grad_bias = loss_and_grad(rows, *self.unpack(x))
-        strength, weights = self.penalty.strength, x[:, : self.split]
-        flat = (grad * self.unit).reshape(len(x), -1)
-        flat += strength[:, None] * weights
-        value = loss + strength / 2 * np.vecdot(weights, weights)
-        return value, np.concatenate([flat, grad_bias], axis=1)
+        weights, out = x[:, : self.split], np.empty_like(x)
+        flat = np.multiply(weights, self._strength, out=out[:, : self.split])
+        flat += (grad * self.unit if self._scaled else grad).reshape(flat.shape)
+        out[:, self.split :] = grad_bias
+        return loss + self.penalty.strength * np.vecdot(weights, weights) / 2, out
 
     def metric(self, at: Point, features: Spectrum, *, every_row: bool = False) -> Preconditioner:
         """The inverse of the second derivative there, roughly; that in the biases exactly, if of every row.
@@ -166,7 +169,11 @@ class Problem:
         Where a step has gone so far that the rows are certain of wrong classes, next to no curvature is left and tells
         nothing: biases are kept from moving further than `_BIAS_REACH` at once.
         """
-        classes, mean = curvature(self.rough, *self.unpack(at.x), every_row=every_row)
+        if at.x.any() or every_row:
+            classes, mean = curvature(self.rough, *self.unpack(at.x), every_row=every_row)
+        else:  # the same for every row
+            classes, _ = self.rows.loss.curvature(np.zeros((1, self.rows.n_classes)), np.ones(1))
+            classes, mean = np.broadcast_to(classes, (len(at.x), *classes.shape)), np.zeros((len(at.x), len(self.unit)))
         least = np.abs(at.grad[:, self.split :]).max(axis=1) / _BIAS_REACH
         if not every_row:
             least = np.maximum(least, _BIAS_FLOOR * self.rows.loss.beta**2)
@@ -332,7 +339,7 @@ class _Search:
         size = np.abs(at.value if self.exact else self.zero)
         allowed = self.room * self.tol * size
         enough = allowed * (_DOUBT if self.exact else 1.0)
-        done = decrease <= np.where(self.provable, np.finfo(np.float64).eps * size, enough)
+        done = decrease <= np.where(self.provable, _EPS * size, enough)
         weights, bias = at.grad[:, : self.problem.split], at.grad[:, self.problem.split :]
         gap = np.vecdot(weights, weights) / (2 * self._penalty)
         near = self.provable & (gap <= allowed)

@@ -54,10 +54,10 @@ struct LinearKernels {
   // z (n, m) = (x - center) matrix' + offset (m).
   void (*logits)(const X* const* x, const X* end, const T* center, const T* matrix, const T* offset, T* z,
                  std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
-  // grad (m, padded) += residual' (x - center), for residual (n, m). The n
-  // rows from `next` on, if any, are fetched meanwhile.
+  // Each of m rows of grad (padded) += its column of residual (n, m)' (x - center). The n rows from `next` on,
+  // if any, are fetched meanwhile.
   void (*gradient)(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
-                   T* grad, std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
+                   T* const* grad, std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
   // first, second (padded) += weight' (x - center) and weight' (x - center)^2, for weight (n).
   void (*moments)(const X* x, const T* center, const T* weight, double* first, double* second, std::size_t n,
                   std::size_t d);
@@ -106,6 +106,8 @@ struct Table {
   typename MemberKernels<T>::SoftLoss sigmoid_loss;
   // to (m) += the sums of the columns of from (n, m).
   void (*add_columns)(const T* from, std::size_t n, std::size_t m, double* to);
+  // to (n) += from (n).
+  void (*add_wide)(const T* from, std::size_t n, double* to);
   LinearKernels<T, std::uint8_t> linear_u8;
   LinearKernels<T, float> linear_f32;
   LinearKernels<T, double> linear_f64;

@@ -135,6 +135,8 @@ inline void lbfgs_metric(const luce::LbfgsMetric& metric, const double* grad, do
   double *a = scratch, *b = a + k * stride, *along = b + k * stride, *column = along + r * k,
          *turned = column + k, *none = turned + k;
   std::vector<const double*> vectors(r);
+  std::vector<double*> rows(k);
+  for (size_t q = 0; q < k; ++q) rows[q] = b + q * stride;
   for (size_t i = 0; i < r; ++i) vectors[i] = metric.vectors + i * d;
   const double* end = metric.vectors + r * d;
   std::fill_n(b, k * stride, 0.0);
@@ -153,7 +155,7 @@ inline void lbfgs_metric(const luce::LbfgsMetric& metric, const double* grad, do
   for (size_t i = 0; i < r; ++i)
     for (size_t q = 0; q < k; ++q) along[i * k + q] *= metric.gain[q * r + i];
   if (!roots) std::fill_n(b, k * stride, 0.0);
-  linear_gradient<double, double>(vectors.data(), end, nullptr, none, along, b, r, d, k, k);
+  linear_gradient<double, double>(vectors.data(), end, nullptr, none, along, rows.data(), r, d, k, k);
   for (size_t q = 0; q < k; ++q)
     for (size_t j = 0; j < d; ++j) a[q * d + j] = b[q * stride + j] * (roots ? roots[q * d + j] : 1.0);
   std::fill_n(out, k * d, 0.0);

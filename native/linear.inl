@@ -143,12 +143,12 @@ void linear_logits(const X* const* x, const X* end, const T* center, const T* ma
   } while (j < d);
 }
 
-// grad (kOutputs, stride) += residual' (x - center) of `vectors` vectors of the features from j on. The rows from
+// Rows of grad from j on += residual' (x - center) of `vectors` vectors of the features from j on. The rows from
 // `next` on, if any, are fetched meanwhile: their turn comes.
 template <int kOutputs, int kVectors, class T, class X, class Read>
 [[gnu::flatten, gnu::noinline]] void gradient_tile(const X* const* x, const X* const* next, size_t j,
-                                                   const T* center, const T* residual, T* grad, size_t n,
-                                                   size_t apart, size_t stride, size_t vectors, Read read) {
+                                                   const T* center, const T* residual, T* const* grad, size_t n,
+                                                   size_t apart, size_t vectors, Read read) {
   constexpr size_t w = kWidth<T>, tile = kVectors * w, line = 64 / sizeof(X);
   Vec<T> sums[kVectors][kOutputs], c[kVectors];
   for (int v = 0; v < kVectors; ++v) {
@@ -169,24 +169,23 @@ template <int kOutputs, int kVectors, class T, class X, class Read>
   for (int v = 0; v < kVectors; ++v) {
     if (v < static_cast<int>(vectors))
       for (int q = 0; q < kOutputs; ++q) {
-        T* to = grad + q * stride + v * w;
+        T* to = grad[q] + j + v * w;
         store(to, load(to) + sums[v][q]);
       }
   }
 }
 
-template <class T, class X>
-void linear_gradient(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
-                     T* grad, size_t n, size_t d, size_t m, size_t apart) {
-  const size_t stride = luce::padded(d);
-  over_outputs<kGradientOutputs>(m, [&](size_t first, auto count) {
-    constexpr int kVectors = 2 * count() <= kGradientOutputs ? 4 : 2;
-    constexpr size_t w = kWidth<T>, tile = kVectors * w;
-    for (size_t j = 0; j < d; j += tile) {
-      const size_t rest = d - j, vectors = std::min<size_t>(kVectors, (rest + w - 1) / w);
+// A strip of the features stays in the first cache until every output has had it.
+template <int kVectors, class T, class X>
+inline void gradient_strips(const X* const* x, const X* end, const X* const* next, const T* center,
+                            const T* residual, T* const* grad, size_t n, size_t d, size_t m, size_t apart) {
+  constexpr size_t w = kWidth<T>, tile = kVectors * w;
+  for (size_t j = 0; j < d; j += tile) {
+    const size_t rest = d - j, vectors = std::min<size_t>(kVectors, (rest + w - 1) / w);
+    over_outputs<2 * kGradientOutputs / kVectors>(m, [&](size_t first, auto count) {
       const auto run = [&](auto read) {
         gradient_tile<count(), kVectors>(x, first == 0 ? next : nullptr, j, center + j, residual + first,
-                                         grad + first * stride + j, n, apart, stride, vectors, read);
+                                         grad + first, n, apart, vectors, read);
       };
       if (rest >= tile)
         run([](const X* p, size_t at) { return load_as<T>(p + at); });
@@ -194,8 +193,15 @@ void linear_gradient(const X* const* x, const X* end, const X* const* next, cons
         run([rest, end](const X* p, size_t at) {
           return at < rest ? load_part_as<T>(p + at, std::min(kWidth<T>, rest - at), end) : splat(T(0));
         });
-    }
-  });
+    });
+  }
+}
+
+template <class T, class X>
+void linear_gradient(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
+                     T* const* grad, size_t n, size_t d, size_t m, size_t apart) {
+  (2 * m <= kGradientOutputs ? gradient_strips<4, T, X> : gradient_strips<2, T, X>)(x, end, next, center, residual,
+                                                                                   grad, n, d, m, apart);
 }
 
 // A vector may reach into the next row, for nothing, but not beyond the last one.
@@ -212,6 +218,14 @@ void add_columns(const T* from, size_t n, size_t m, double* to) {
     const Vec<double> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     store_some(to + j, load_some(to + j, count, 0.0) + sum, count);
   }
+}
+
+template <class T>
+void add_wide(const T* from, size_t n, double* to) {
+  constexpr size_t w = kWidth<double>;
+  size_t j = 0;
+  for (; j + w <= n; j += w) store(to + j, load(to + j) + load_as<double>(from + j));
+  for (; j < n; ++j) to[j] += static_cast<double>(from[j]);
 }
 
 template <class T, class X>

@@ -131,12 +131,12 @@ std::vector<Group> grouped(const T* weight, std::size_t problems, std::vector<st
 // What one thread needs for a block of rows.
 template <class T>
 struct Scratch {
-  std::vector<T> z, values, weights, targets;
+  std::vector<T> z, residual, values, weights, targets;
   std::vector<std::int64_t> classes;
   std::vector<double> columns;
 
   Scratch(std::size_t most, std::size_t b, std::size_t k, bool ids)
-      : z(most * b * k), values(most * b), weights(b > 1 ? most * b : most), targets(ids ? 0 : most * b * k),
+      : z(most * b * k), residual(most * b * k), values(most * b), weights(b > 1 ? most * b : most), targets(ids ? 0 : most * b * k),
         classes(ids ? most * b : 0), columns(b * k + b) {}
 };
 
@@ -187,6 +187,7 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
   const X* end = rows.x + rows.n * d;
   Scratch<T> scratch(most, b, k, loss.classes);
   T* z = scratch.z.data();
+  std::vector<T*> to;  // the rows of the gradient
   for (const Group& group : groups) {
     const std::size_t count = group.problems.size(), apart = count * k;
     if (count == 0) continue;
@@ -195,6 +196,9 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
       if (count == b && padded.outputs == k) return work(0, m, 0);
       for (std::size_t a = 0; a < count; ++a) work(group.problems[a] * k, padded.outputs, a * k);
     };
+    to.clear();
+    for (const std::size_t p : group.problems)
+      for (std::size_t c = 0; c < padded.outputs; ++c) to.push_back(sums.grad.data() + (p * k + c) * stride);
     const std::size_t blocks = (group.n + most - 1) / most;
     const std::size_t block = std::min(most, ((group.n + blocks - 1) / blocks + 3) / 4 * 4);  // about equal ones
     for (std::size_t at = 0; at < group.n; at += block) {
@@ -214,10 +218,14 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
         sums.loss[group.problems[a]] += values[a];
         for (std::size_t c = 0; c < k; ++c) sums.grad_offset[group.problems[a] * k + c] += columns[a * k + c];
       }
-      each([&](std::size_t q, std::size_t outputs, std::size_t place) {
-        kernels.gradient(x.data() + from, end, place == 0 ? x.data() + from + n : nullptr, padded.center, z + place,
-                         sums.grad.data() + q * stride, n, d, outputs, apart);
-      });
+      const T* residual = z;
+      if (count > 1 && padded.outputs < k) {
+        T* close = scratch.residual.data();
+        for (std::size_t i = 0; i < n * count; ++i) close = std::copy_n(z + i * k, padded.outputs, close);
+        residual = scratch.residual.data();
+      }
+      kernels.gradient(x.data() + from, end, x.data() + from + n, padded.center, residual, to.data(), n, d,
+                       to.size(), count > 1 ? to.size() : k);
     }
   }
 }
@@ -242,20 +250,17 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
       run(table, rows, loss, padded, rows.n * i / count, rows.n * (i + 1) / count, sums[i]);
   });
   std::fill_n(value, loss.problems, 0);
+  std::fill_n(grad, rows.m * rows.d, 0);
   for (const Sums<T>& part : sums)
     for (std::size_t j = 0; j < loss.problems; ++j) value[j] += part.loss[j];
+  std::copy_n(sums[0].grad_offset.data(), rows.m, grad_offset);
+  for (std::size_t i = 1; i < count; ++i)
+    for (std::size_t q = 0; q < rows.m; ++q) grad_offset[q] += sums[i].grad_offset[q];
   const std::size_t numbers = count * rows.m * padded.stride;
   split_rows(rows.m, numbers < kFewNumbers ? 1 : n_threads, 1, [&](std::size_t first, std::size_t last) {
-    for (std::size_t q = first; q < last; ++q) {
-      double* to = grad + q * rows.d;
-      std::copy_n(sums[0].grad.data() + q * padded.stride, rows.d, to);
-      grad_offset[q] = sums[0].grad_offset[q];
-      for (std::size_t i = 1; i < count; ++i) {
-        const T* from = sums[i].grad.data() + q * padded.stride;
-        for (std::size_t j = 0; j < rows.d; ++j) to[j] += static_cast<double>(from[j]);
-        grad_offset[q] += sums[i].grad_offset[q];
-      }
-    }
+    for (std::size_t q = first; q < last; ++q)
+      for (const Sums<T>& part : sums)
+        table.add_wide(part.grad.data() + q * padded.stride, rows.d, grad + q * rows.d);
   });
   if (one_less)
     for (std::size_t q = k - 1; q < rows.m; q += k)

@@ -78,6 +78,7 @@ constexpr luce::Table<T> table() {
           log_sigmoid<T>,
           sigmoid_loss<T>,
           add_columns<T>,
+          add_wide<T>,
           linear<T, std::uint8_t>(),
           linear<T, float>(),
           linear<T, double>()};

@@ -19,7 +19,7 @@ from luce.regression.objective import Float64, Floats, Rows, affine, gram, sampl
 _MOST_FEATURES = 4096  # from there on the whole spectrum costs more memory and time than it saves
 _FEW_PRODUCTS = 1 << 17  # of a gradient and the metric: a matrix library's calls would take longer than they do
 _ROWS_EACH = 4  # rows for each feature below which the greatest eigenvalues do as well, at a fraction of the work
-_GREATEST = 40  # eigenvalues
+_GREATEST = 32  # eigenvalues
 _SPARE = 8  # more directions for the iteration that finds them
 _FLOOR = 1e-3  # of the classes' largest curvature, for biases
 

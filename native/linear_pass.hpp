@@ -128,22 +128,33 @@ std::vector<Group> grouped(const T* weight, std::size_t problems, std::vector<st
   return groups;
 }
 
-// What one thread needs for a block of rows.
-template <class T>
+// What a thread needs for a run and its blocks of rows; kept from call to call, since small passes would spend
+// their time on getting it.
+template <class T, class X>
 struct Scratch {
+  std::vector<std::size_t> order;
+  std::vector<const X*> x;
+  std::vector<T*> to;  // the rows of the gradient
   std::vector<T> z, residual, values, weights, targets;
   std::vector<std::int64_t> classes;
   std::vector<double> columns;
 
-  Scratch(std::size_t most, std::size_t b, std::size_t k, bool ids)
-      : z(most * b * k), residual(most * b * k), values(most * b), weights(b > 1 ? most * b : most), targets(ids ? 0 : most * b * k),
-        classes(ids ? most * b : 0), columns(b * k + b) {}
+  void fit(std::size_t rows, std::size_t most, std::size_t b, std::size_t k, bool ids) {
+    order.resize(rows);
+    x.resize(rows + most);
+    for (auto* each : {&z, b > 1 ? &residual : &z, ids ? &z : &targets})
+      if (each->size() < most * b * k) each->resize(most * b * k);
+    for (auto* each : {&values, &weights})
+      if (each->size() < most * b) each->resize(most * b);
+    if (classes.size() < most * b) classes.resize(most * b);
+    columns.resize(b * k + b);
+  }
 };
 
 // Losses and gradients in the logits, in place, of n rows in the problems of a group.
 template <class T, class X>
 void losses(const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Group& group, const std::size_t* order,
-            std::size_t n, Scratch<T>& scratch) {
+            std::size_t n, Scratch<T, X>& scratch) {
   const std::size_t b = loss.problems, k = rows.m / b, count = group.problems.size();
   const bool as_they_lie = b == 1 && order[n - 1] - order[0] == n - 1;
   const T* weights = loss.weight + order[0];
@@ -169,8 +180,8 @@ void losses(const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Group& g
 // others' products left out. Where adding a number to all logits of a row changes nothing, `padded` holds the
 // differences from the last class, whose logit is 0, and whose gradient is what the others' sum lacks.
 template <class T, class X>
-void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Padded<T>& padded,
-         std::size_t first, std::size_t last, Sums<T>& sums) {
+[[gnu::noinline]] void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Padded<T>& padded,
+         std::size_t first, std::size_t last, Scratch<T, X>& scratch, Sums<T>& sums) {
   const auto& kernels = kernels_for<T, X>(table);
   const std::size_t b = loss.problems, m = rows.m, k = m / b, d = rows.d, stride = padded.stride;
   sums.loss.assign(b, 0);
@@ -178,16 +189,16 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
   sums.grad_offset.assign(m, 0);
   if (first == last) return;
   const std::size_t most = block_rows(rows);
-  std::vector<std::size_t> order(last - first);
+  scratch.fit(last - first, most, b, k, loss.classes);
+  std::vector<std::size_t>& order = scratch.order;
+  const X** x = scratch.x.data();
   std::iota(order.begin(), order.end(), first);
   const std::vector<Group> groups = grouped(loss.weight, b, order);
-  std::vector<const X*> x(order.size() + most);
-  for (std::size_t i = 0; i < order.size(); ++i) x[i] = rows.x + order[i] * d;
-  for (std::size_t i = 0; i < most; ++i) x[order.size() + i] = rows.x + std::min(last + i, rows.n - 1) * d;
+  std::transform(order.begin(), order.end(), x, [&](std::size_t row) { return rows.x + row * d; });
+  for (std::size_t i = 0; i < most; ++i)  // to fetch
+    x[last - first + i] = rows.x + std::min(last + i, rows.n - 1) * d;
   const X* end = rows.x + rows.n * d;
-  Scratch<T> scratch(most, b, k, loss.classes);
   T* z = scratch.z.data();
-  std::vector<T*> to;  // the rows of the gradient
   for (const Group& group : groups) {
     const std::size_t count = group.problems.size(), apart = count * k;
     if (count == 0) continue;
@@ -196,6 +207,7 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
       if (count == b && padded.outputs == k) return work(0, m, 0);
       for (std::size_t a = 0; a < count; ++a) work(group.problems[a] * k, padded.outputs, a * k);
     };
+    auto& to = scratch.to;
     to.clear();
     for (const std::size_t p : group.problems)
       for (std::size_t c = 0; c < padded.outputs; ++c) to.push_back(sums.grad.data() + (p * k + c) * stride);
@@ -204,7 +216,7 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
     for (std::size_t at = 0; at < group.n; at += block) {
       const std::size_t from = group.first + at, n = std::min(block, group.n - at);
       each([&](std::size_t q, std::size_t outputs, std::size_t place) {
-        kernels.logits(x.data() + from, end, padded.center, padded.matrix + q * stride, padded.offset.data() + q,
+        kernels.logits(x + from, end, padded.center, padded.matrix + q * stride, padded.offset.data() + q,
                        z + place, n, d, outputs, apart);
       });
       if (padded.outputs < k)
@@ -224,7 +236,7 @@ void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& 
         for (std::size_t i = 0; i < n * count; ++i) close = std::copy_n(z + i * k, padded.outputs, close);
         residual = scratch.residual.data();
       }
-      kernels.gradient(x.data() + from, end, x.data() + from + n, padded.center, residual, to.data(), n, d,
+      kernels.gradient(x + from, end, x + from + n, padded.center, residual, to.data(), n, d,
                        to.size(), count > 1 ? to.size() : k);
     }
   }
@@ -246,8 +258,9 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
   const std::size_t count = std::clamp<std::size_t>(even, 1, most);
   std::vector<Sums<T>> sums(count);
   split_rows(count, n_threads, 1, [&](std::size_t first, std::size_t last) {
+    static thread_local Scratch<T, X> scratch;
     for (std::size_t i = first; i < last; ++i)
-      run(table, rows, loss, padded, rows.n * i / count, rows.n * (i + 1) / count, sums[i]);
+      run(table, rows, loss, padded, rows.n * i / count, rows.n * (i + 1) / count, scratch, sums[i]);
   });
   std::fill_n(value, loss.problems, 0);
   std::fill_n(grad, rows.m * rows.d, 0);

@@ -170,11 +170,11 @@ def minimize(
         slope = np.vecdot(at.grad, direction)
         at.decrease = np.maximum(slope / -2, 0.0)
         done = stop(at)
-        if done.all() or at.n_iter >= max_iter:
+        if _all(done) or at.n_iter >= max_iter:
             return at, done
         moving = (slope < 0) & (share > 0) & ~done
-        every = moving.all()
-        if not (every or moving.any()) or idle >= _PATIENCE:
+        every = _all(moving)
+        if not np.count_nonzero(moving) or idle >= _PATIENCE:
             return at, done
         if not (every and share is whole):
             direction *= np.where(moving, share, 0.0)[:, None]
@@ -182,23 +182,27 @@ def minimize(
         value, grad = objective(x, moving)
         noises = noise * np.abs(at.value)
         goes = moving & (value <= at.value + _ARMIJO * share * slope + noises)
-        if goes.all():
+        if _all(goes):
             share = whole
         else:
             stays = ~goes
             share = np.where(moving & stays, _shorter(share, slope, value - at.value), 1.0)
             x[stays], grad[stays], value[stays], direction[stays] = at.x[stays], at.grad[stays], at.value[stays], 0
         n_passes = at.n_passes + 1
-        if share is whole or goes.any():
+        if share is whole or np.count_nonzero(goes):
             memory.add(direction, at.grad, grad, goes)
             at = Point(x, value, grad, at.n_iter + 1, n_passes)
         else:
             at.n_passes = n_passes
         gained = best - at.value > noises
-        if gained.any():
+        if np.count_nonzero(gained):
             best, idle = np.where(gained, at.value, best), 0
         else:
             idle += 1
+
+
+def _all(mask: NDArray[np.bool_]) -> bool:
+    return bool(np.count_nonzero(mask) == len(mask))  # of a few, many times as fast as the method
 
 
 def _shorter(tried: Float64, slope: Float64, rise: Float64) -> Float64:

@@ -154,7 +154,7 @@ class Problem:
     ) -> tuple[Float64, Float64]:
         """Values (B,) and gradients (B, P) of the problems that matter, from products in the given dtype."""
         rows = self._rows[dtype]
-        if matter is not None and not matter.all():
+        if matter is not None and len(matter) > 1 and not matter.all():
             rows = replace(rows, weight=rows.weight * matter)  # the native pass leaves the others out
         loss, grad, grad_bias = loss_and_grad(rows, *self.unpack(x))
         weights, out = x[:, : self.split], np.empty_like(x)

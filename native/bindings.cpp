@@ -245,10 +245,8 @@ luce::RowLoss<T> row_loss(int member, const Target& classes,
          "weight must have shape (n, B), B k rows");
   expect(member >= 0 && member <= 4, "no such loss");
   expect(classes.has_value() != distributions.has_value(), "either classes or distributions");
-  luce::RowLoss<T> loss{.weight = weight.data(),
-                         .problems = problems,
-                         .parameters = p,
-                         .shifts = member == 0 || member == 3};
+  luce::RowLoss<T> loss{
+      .weight = weight.data(), .problems = problems, .parameters = p, .shifts = member == 0 || member == 3};
   if (classes) {
     expect(member < 4 && classes->shape(0) == n, "classes must have one entry for each row");
     expect_classes(classes->data(), n, m / problems);
@@ -320,8 +318,8 @@ using Places = Column<const std::int64_t>;
 // Views of each problem's part of pairs (3, B, most, n) and products (2, B, most, most).
 class LbfgsMemory {
  public:
-  LbfgsMemory(const Pairs& pairs, const Pairs& products, const Column<double>& scale,
-              const Places& count, const Places& newest)
+  LbfgsMemory(const Pairs& pairs, const Pairs& products, const Column<double>& scale, const Places& count,
+              const Places& newest)
       : problems_(pairs.shape(1)),
         pairs_(pairs.data()),
         products_(products.data()),
@@ -332,7 +330,8 @@ class LbfgsMemory {
     expect(pairs.shape(0) == 3 && products.shape(0) == 2 && products.shape(1) == problems_ &&
                products.shape(2) == most && products.shape(3) == most && scale.shape(0) == problems_,
            "pairs must have shape (3, B, most, n), products (2, B, most, most), scale (B)");
-    expect(count.shape(0) == problems_ && newest.shape(0) == problems_, "count and newest must have shape (B)");
+    expect(count.shape(0) == problems_ && newest.shape(0) == problems_,
+           "count and newest must have shape (B)");
     for (std::size_t b = 0; b < problems_; ++b) {
       const auto taken = static_cast<std::size_t>(count_[b]), last = static_cast<std::size_t>(newest_[b]);
       expect(taken <= most && (taken == 0 || last < taken) && (taken == most || last + 1 >= taken),
@@ -385,7 +384,8 @@ void bind_lbfgs(nb::module_& m) {
         const LbfgsMemory memory(pairs, products, scale, count, newest);
         memory.expect_rows({&step, &before, &after, &turned_before, &turned_after});
         expect(moved.shape(0) == step.shape(0), "moved must have shape (B)");
-        for (std::size_t b = 0; b < step.shape(0); ++b) expect(!moved.data()[b] || count.data()[b] > 0, "no place");
+        for (std::size_t b = 0; b < step.shape(0); ++b)
+          expect(!moved.data()[b] || count.data()[b] > 0, "no place");
         memory.each(2, n_threads, [&](const luce::LbfgsPairs& p, std::size_t b) {
           const std::size_t at = b * p.n;
           if (!moved.data()[b]) return;
@@ -393,13 +393,13 @@ void bind_lbfgs(nb::module_& m) {
                             turned_before.data() + at, turned_after.data() + at);
         });
       },
-      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a.noconvert(), "newest"_a.noconvert(),
-      "moved"_a.noconvert(), "step"_a.noconvert(), "before"_a.noconvert(), "after"_a.noconvert(), "turned_before"_a.noconvert(),
-      "turned_after"_a.noconvert(), "n_threads"_a);
+      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a.noconvert(),
+      "newest"_a.noconvert(), "moved"_a.noconvert(), "step"_a.noconvert(), "before"_a.noconvert(),
+      "after"_a.noconvert(), "turned_before"_a.noconvert(), "turned_after"_a.noconvert(), "n_threads"_a);
   m.def(
       "lbfgs_direction",
-      [](Pairs pairs, Pairs products, Column<double> scale, Places count, Places newest,
-         Vectors grad, Vectors turned_grad, Rows<double> out, int n_threads) {
+      [](Pairs pairs, Pairs products, Column<double> scale, Places count, Places newest, Vectors grad,
+         Vectors turned_grad, Rows<double> out, int n_threads) {
         const LbfgsMemory memory(pairs, products, scale, count, newest);
         const Vectors result(out);
         memory.expect_rows({&grad, &turned_grad, &result});
@@ -410,46 +410,47 @@ void bind_lbfgs(nb::module_& m) {
                                   scratch.data());
         });
       },
-      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a.noconvert(), "newest"_a.noconvert(),
-      "grad"_a.noconvert(), "turned_grad"_a.noconvert(), "out"_a.noconvert(), "n_threads"_a);
+      "pairs"_a.noconvert(), "products"_a.noconvert(), "scale"_a.noconvert(), "count"_a.noconvert(),
+      "newest"_a.noconvert(), "grad"_a.noconvert(), "turned_grad"_a.noconvert(), "out"_a.noconvert(),
+      "n_threads"_a);
   m.def(
       "lbfgs_metric",
       [](Vectors vectors, Slabs<const double> classes, Slabs<const double> gain,
          std::optional<Slabs<const double>> roots, Vectors bias_divisor, Vectors mean,
          Slabs<const double> grads, Slabs<double> out, int n_threads) {
-        const std::size_t n = gain.shape(0), k = gain.shape(1), r = gain.shape(2),
-                          d = vectors.shape(1), count = grads.shape(1), size = k * (d + 1);
+        const std::size_t n = gain.shape(0), k = gain.shape(1), r = gain.shape(2), d = vectors.shape(1),
+                          count = grads.shape(1), size = k * (d + 1);
         expect(vectors.shape(0) == r && classes.shape(0) == n && classes.shape(1) == k &&
                    classes.shape(2) == k && bias_divisor.shape(0) == n && bias_divisor.shape(1) == k &&
                    mean.shape(0) == n && mean.shape(1) == d,
                "vectors must have shape (r, d), classes (B, k, k), gain (B, k, r), bias_divisor (B, k), mean "
                "(B, d)");
-        expect(!roots || (roots->shape(0) == n && roots->shape(1) == k &&
-                                 roots->shape(2) == d),
+        expect(!roots || (roots->shape(0) == n && roots->shape(1) == k && roots->shape(2) == d),
                "roots must have shape (B, k, d)");
         expect(grads.shape(0) == n && grads.shape(2) == size && out.shape(0) == n && out.shape(1) == count &&
                    out.shape(2) == size,
                "grads and out must have shape (B, M, k d + k)");
-        over(n * count, n * count * size * (2 * k + 4 * r), n_threads, [&](std::size_t first, std::size_t last) {
-          std::vector<double> scratch(luce::LbfgsMetric{{}, {}, {}, {}, {}, {}, k, d, r}.scratch());
-          for (std::size_t i = first; i < last; ++i) {
-            const std::size_t b = i / count;
-            const luce::LbfgsMetric metric{vectors.data(),
-                                           classes.data() + b * k * k,
-                                           gain.data() + b * k * r,
-                                           roots ? roots->data() + b * k * d : nullptr,
-                                           bias_divisor.data() + b * k,
-                                           mean.data() + b * d,
-                                           k,
-                                           d,
-                                           r};
-            table().lbfgs.metric(metric, grads.data() + i * size, out.data() + i * size, scratch.data());
-          }
-        });
+        over(n * count, n * count * size * (2 * k + 4 * r), n_threads,
+             [&](std::size_t first, std::size_t last) {
+               std::vector<double> scratch(luce::LbfgsMetric{{}, {}, {}, {}, {}, {}, k, d, r}.scratch());
+               for (std::size_t i = first; i < last; ++i) {
+                 const std::size_t b = i / count;
+                 const luce::LbfgsMetric metric{vectors.data(),
+                                                classes.data() + b * k * k,
+                                                gain.data() + b * k * r,
+                                                roots ? roots->data() + b * k * d : nullptr,
+                                                bias_divisor.data() + b * k,
+                                                mean.data() + b * d,
+                                                k,
+                                                d,
+                                                r};
+                 table().lbfgs.metric(metric, grads.data() + i * size, out.data() + i * size, scratch.data());
+               }
+             });
       },
-      "vectors"_a.noconvert(), "classes"_a.noconvert(), "gain"_a.noconvert(),
-      "roots"_a.noconvert().none(), "bias_divisor"_a.noconvert(), "mean"_a.noconvert(),
-      "grads"_a.noconvert(), "out"_a.noconvert(), "n_threads"_a);
+      "vectors"_a.noconvert(), "classes"_a.noconvert(), "gain"_a.noconvert(), "roots"_a.noconvert().none(),
+      "bias_divisor"_a.noconvert(), "mean"_a.noconvert(), "grads"_a.noconvert(), "out"_a.noconvert(),
+      "n_threads"_a);
 }
 
 // A contiguous NumPy array of float32 or float64 seen through the buffer protocol, which takes a fraction of

@@ -42,20 +42,20 @@ struct MemberKernels {
   SoftLoss soft_loss;
 };
 
-// The columns with those that fill up a vector of any instruction set. An odd number of vectors: rows that lie a
-// power of two apart would drive each other out of the caches.
+// The columns with those that fill up a vector of any instruction set. An odd number of vectors: rows that
+// lie a power of two apart would drive each other out of the caches.
 constexpr std::size_t padded(std::size_t d) { return ((d + 15) / 16 | 1) * 16; }
 
-// The two products of a linear layer over n rows of d features of X, read as x - center; the rows lie anywhere,
-// none of them beyond `end`. `matrix` (m, padded) and `center` (padded) end in zeros that fill up a vector, where
-// padded = padded(d). Rows of z and residual lie `apart`.
+// The two products of a linear layer over n rows of d features of X, read as x - center; the rows lie
+// anywhere, none of them beyond `end`. `matrix` (m, padded) and `center` (padded) end in zeros that fill up a
+// vector, where padded = padded(d). Rows of z and residual lie `apart`.
 template <class T, class X>
 struct LinearKernels {
   // z (n, m) = (x - center) matrix' + offset (m).
   void (*logits)(const X* const* x, const X* end, const T* center, const T* matrix, const T* offset, T* z,
                  std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
-  // Each of m rows of grad (padded) += its column of residual (n, m)' (x - center). The n rows from `next` on,
-  // if any, are fetched meanwhile.
+  // Each of m rows of grad (padded) += its column of residual (n, m)' (x - center). The n rows from `next`
+  // on, if any, are fetched meanwhile.
   void (*gradient)(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
                    T* const* grad, std::size_t n, std::size_t d, std::size_t m, std::size_t apart);
   // first, second (padded) += weight' (x - center) and weight' (x - center)^2, for weight (n).
@@ -76,8 +76,8 @@ struct LbfgsPairs {
 
 // The metric of one problem of k classes and d features, of which r directions are known.
 struct LbfgsMetric {
-  const double *vectors, *classes, *gain;      // (r, d), (k, k), (k, r)
-  const double *roots, *bias_divisor, *mean;   // (k, d) or null where r is all; (k), (d)
+  const double *vectors, *classes, *gain;     // (r, d), (k, k), (k, r)
+  const double *roots, *bias_divisor, *mean;  // (k, d) or null where r is all; (k), (d)
   std::size_t k, d, r;
   std::size_t scratch() const { return (2 * k + 1) * padded(d) + r * k + 3 * k; }
 };

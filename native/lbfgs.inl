@@ -126,9 +126,9 @@ inline void lbfgs_direction(const luce::LbfgsPairs& m, const double* grad, const
 
 // out = the metric's product with one problem's gradient, see luce/regression/preconditioner.py: of weights W
 // (k, d) and biases b (k), with features V (r, d), classes C and mean m, the steps of the weights are
-// S = C M(C' (W - b m')), those of the biases C ((C' b) / bias_divisor) - S m. M multiplies a row by its roots,
-// adds what lies along V once more with its gains, and multiplies by the roots again; without roots it is only
-// what lies along V, with its gains.
+// S = C M(C' (W - b m')), those of the biases C ((C' b) / bias_divisor) - S m. M multiplies a row by its
+// roots, adds what lies along V once more with its gains, and multiplies by the roots again; without roots it
+// is only what lies along V, with its gains.
 inline void lbfgs_metric(const luce::LbfgsMetric& metric, const double* grad, double* out, double* scratch) {
   const size_t k = metric.k, d = metric.d, r = metric.r, stride = luce::padded(d);
   const double *bias = grad + k * d, *classes = metric.classes, *roots = metric.roots;

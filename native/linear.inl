@@ -80,12 +80,12 @@ constexpr int kAcross = kWidth<T> < 4 ? 1 : kWidth<T> / 4;
 template <class T>
 constexpr int kDown = kWidth<T> / kAcross<T>;
 
-// z (kRows, kOutputs) = start + the products of `count` of the features from j on. Rows of z lie m apart, those of
-// start `apart`.
+// z (kRows, kOutputs) = start + the products of `count` of the features from j on. Rows of z lie m apart,
+// those of start `apart`.
 template <int kRows, int kOutputs, class T, class X>
-[[gnu::flatten, gnu::noinline]] void logits_tile(const X* const* rows, const X* end, size_t j, const T* center,
-                                                 const T* matrix, size_t stride, const T* start, size_t apart,
-                                                 T* z, size_t count, size_t m) {
+[[gnu::flatten, gnu::noinline]] void logits_tile(const X* const* rows, const X* end, size_t j,
+                                                 const T* center, const T* matrix, size_t stride,
+                                                 const T* start, size_t apart, T* z, size_t count, size_t m) {
   constexpr size_t w = kWidth<T>;
   const size_t whole = count / w * w;
   const X* x[kRows];
@@ -104,7 +104,8 @@ template <int kRows, int kOutputs, class T, class X>
     });
   };
   for (size_t at = 0; at < whole; at += w) step(at, [](const X* p) { return load_as<T>(p); });
-  if (whole < count) step(whole, [rest = count - whole, end](const X* p) { return load_part_as<T>(p, rest, end); });
+  if (whole < count)
+    step(whole, [rest = count - whole, end](const X* p) { return load_part_as<T>(p, rest, end); });
   repeat<(kRows + kDown<T> - 1) / kDown<T>>([&](auto down) {
     repeat<(kOutputs + kAcross<T> - 1) / kAcross<T>>([&](auto across) {
       constexpr int row = down() * kDown<T>, first = across() * kAcross<T>;
@@ -143,12 +144,12 @@ void linear_logits(const X* const* x, const X* end, const T* center, const T* ma
   } while (j < d);
 }
 
-// Rows of grad from j on += residual' (x - center) of `vectors` vectors of the features from j on. The rows from
-// `next` on, if any, are fetched meanwhile: their turn comes.
+// Rows of grad from j on += residual' (x - center) of `vectors` vectors of the features from j on. The rows
+// from `next` on, if any, are fetched meanwhile: their turn comes.
 template <int kOutputs, int kVectors, class T, class X, class Read>
 [[gnu::flatten, gnu::noinline]] void gradient_tile(const X* const* x, const X* const* next, size_t j,
-                                                   const T* center, const T* residual, T* const* grad, size_t n,
-                                                   size_t apart, size_t vectors, Read read) {
+                                                   const T* center, const T* residual, T* const* grad,
+                                                   size_t n, size_t apart, size_t vectors, Read read) {
   constexpr size_t w = kWidth<T>, tile = kVectors * w, line = 64 / sizeof(X);
   Vec<T> sums[kVectors][kOutputs], c[kVectors];
   for (int v = 0; v < kVectors; ++v) {
@@ -198,10 +199,11 @@ inline void gradient_strips(const X* const* x, const X* end, const X* const* nex
 }
 
 template <class T, class X>
-void linear_gradient(const X* const* x, const X* end, const X* const* next, const T* center, const T* residual,
-                     T* const* grad, size_t n, size_t d, size_t m, size_t apart) {
-  (2 * m <= kGradientOutputs ? gradient_strips<4, T, X> : gradient_strips<2, T, X>)(x, end, next, center, residual,
-                                                                                   grad, n, d, m, apart);
+void linear_gradient(const X* const* x, const X* end, const X* const* next, const T* center,
+                     const T* residual, T* const* grad, size_t n, size_t d, size_t m, size_t apart) {
+  (2 * m <= kGradientOutputs ? gradient_strips<4, T, X> : gradient_strips<2, T, X>)(x, end, next, center,
+                                                                                    residual, grad, n, d, m,
+                                                                                    apart);
 }
 
 // A vector may reach into the next row, for nothing, but not beyond the last one.

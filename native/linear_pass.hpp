@@ -40,7 +40,7 @@ constexpr std::size_t kBlockBytes = 256 << 10;  // of features: they stay in the
 constexpr std::size_t kRunRows = 256;           // about, for a run of rows that adds up on its own
 constexpr std::size_t kMostRuns = 32;           // the same for any number of threads: they change no result
 constexpr std::size_t kRunBytes = 16 << 20;     // of all sums together
-constexpr std::size_t kEnoughOutputs = 5;        // of a problem, for products of its own
+constexpr std::size_t kEnoughOutputs = 5;       // of a problem, for products of its own
 constexpr std::size_t kFewNumbers = 1 << 15;    // are added up by one thread
 
 template <class T, class X>
@@ -58,8 +58,9 @@ const LinearKernels<T, X>& kernels_for(const Table<T>& table) {
     return table.linear_f64;
 }
 
-// The matrix, the offset and the center, whole lines of the caches, with zeros that fill them up. Of `outputs` of
-// every k rows of the matrix, and of the offset, what they are beyond the k-th, if those are fewer.
+// The matrix, the offset and the center, whole lines of the caches, with zeros that fill them up. Of
+// `outputs` of every k rows of the matrix, and of the offset, what they are beyond the k-th, if those are
+// fewer.
 template <class T>
 struct Padded {
   static constexpr std::size_t kLine = 64 / sizeof(T);
@@ -128,8 +129,8 @@ std::vector<Group> grouped(const T* weight, std::size_t problems, std::vector<st
   return groups;
 }
 
-// What a thread needs for a run and its blocks of rows; kept from call to call, since small passes would spend
-// their time on getting it.
+// What a thread needs for a run and its blocks of rows; kept from call to call, since small passes would
+// spend their time on getting it.
 template <class T, class X>
 struct Scratch {
   std::vector<std::size_t> order;
@@ -153,8 +154,8 @@ struct Scratch {
 
 // Losses and gradients in the logits, in place, of n rows in the problems of a group.
 template <class T, class X>
-void losses(const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Group& group, const std::size_t* order,
-            std::size_t n, Scratch<T, X>& scratch) {
+void losses(const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Group& group,
+            const std::size_t* order, std::size_t n, Scratch<T, X>& scratch) {
   const std::size_t b = loss.problems, k = rows.m / b, count = group.problems.size();
   const bool as_they_lie = b == 1 && order[n - 1] - order[0] == n - 1;
   const T* weights = loss.weight + order[0];
@@ -180,8 +181,9 @@ void losses(const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Group& g
 // others' products left out. Where adding a number to all logits of a row changes nothing, `padded` holds the
 // differences from the last class, whose logit is 0, and whose gradient is what the others' sum lacks.
 template <class T, class X>
-[[gnu::noinline]] void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Padded<T>& padded,
-         std::size_t first, std::size_t last, Scratch<T, X>& scratch, Sums<T>& sums) {
+[[gnu::noinline]] void run(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss,
+                           const Padded<T>& padded, std::size_t first, std::size_t last,
+                           Scratch<T, X>& scratch, Sums<T>& sums) {
   const auto& kernels = kernels_for<T, X>(table);
   const std::size_t b = loss.problems, m = rows.m, k = m / b, d = rows.d, stride = padded.stride;
   sums.loss.assign(b, 0);
@@ -212,7 +214,8 @@ template <class T, class X>
     for (const std::size_t p : group.problems)
       for (std::size_t c = 0; c < padded.outputs; ++c) to.push_back(sums.grad.data() + (p * k + c) * stride);
     const std::size_t blocks = (group.n + most - 1) / most;
-    const std::size_t block = std::min(most, ((group.n + blocks - 1) / blocks + 3) / 4 * 4);  // about equal ones
+    const std::size_t block =
+        std::min(most, ((group.n + blocks - 1) / blocks + 3) / 4 * 4);  // about equal ones
     for (std::size_t at = 0; at < group.n; at += block) {
       const std::size_t from = group.first + at, n = std::min(block, group.n - at);
       each([&](std::size_t q, std::size_t outputs, std::size_t place) {
@@ -236,8 +239,8 @@ template <class T, class X>
         for (std::size_t i = 0; i < n * count; ++i) close = std::copy_n(z + i * k, padded.outputs, close);
         residual = scratch.residual.data();
       }
-      kernels.gradient(x + from, end, x + from + n, padded.center, residual, to.data(), n, d,
-                       to.size(), count > 1 ? to.size() : k);
+      kernels.gradient(x + from, end, x + from + n, padded.center, residual, to.data(), n, d, to.size(),
+                       count > 1 ? to.size() : k);
     }
   }
 }
@@ -312,9 +315,8 @@ void linear_moments(const Table<T>& table, const LinearRows<T, X>& rows, const T
       sums[i].assign(2 * padded.stride, 0);
       const std::size_t last = rows.n * (i + 1) / count;
       for (std::size_t row = rows.n * i / count; row < last; row += block)
-        kernels_for<T, X>(table).moments(rows.x + row * rows.d, padded.center, weight + row,
-                                         sums[i].data(), sums[i].data() + padded.stride,
-                                         std::min(block, last - row), rows.d);
+        kernels_for<T, X>(table).moments(rows.x + row * rows.d, padded.center, weight + row, sums[i].data(),
+                                         sums[i].data() + padded.stride, std::min(block, last - row), rows.d);
     }
   });
   std::fill_n(first, rows.d, 0);

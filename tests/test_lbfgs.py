@@ -16,7 +16,7 @@ from luce.regression import lbfgs
 from luce.regression.lbfgs import Memory, Metric, Point, minimize
 
 Float64 = NDArray[np.float64]
-Objective = Callable[[Float64], tuple[Float64, Float64]]
+Objective = Callable[[Float64, NDArray[np.bool_]], tuple[Float64, Float64]]
 Pair = tuple[Float64, Float64]
 SCALES = np.array([[1.0, 1e2, 1e4], [1.0, 1.0, 1.0]])
 
@@ -170,8 +170,8 @@ def test_a_problem_that_does_not_move_keeps_its_pairs(monkeypatch: pytest.Monkey
     for _ in range(7):
         s, moved = rng.normal(size=(3, 9)), rng.random(3) < [1.0, 0.5, 0.0]
         memory.add(s, np.zeros_like(s), bend * s, moved)
-        for b in np.flatnonzero(moved):
-            own[b].append((s[b], bend * s[b]))
+        for b in range(3):
+            own[b] += [(s[b], bend * s[b])] * bool(moved[b])
     assert len(own[0]) == 7
     assert 0 < len(own[1]) < 7
     grad = rng.normal(size=(3, 9))
@@ -342,6 +342,57 @@ def test_a_problem_that_is_done_does_not_move() -> None:
     search(watched, np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
     assert len(places) > 5
     assert all((x[1] == 0).all() for x in places)
+
+
+def test_a_problem_that_does_not_move_need_not_be_evaluated() -> None:
+    bowl, asked = quadratic(), list[tuple[bool, ...]]()
+
+    def partly(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
+        value, grad = bowl(x, matter)
+        asked.append(tuple(matter.tolist()))
+        value[~matter], grad[~matter] = np.nan, np.nan
+        return value, grad
+
+    at, done = search(partly, np.array([[1.0, 1.0, 1.0], [0.1, 0.1, 0.1]]))
+    assert done.all()
+    np.testing.assert_allclose(at.x, 0, atol=1e-6)
+    np.testing.assert_allclose(at.value, 1)
+    assert {(True, True), (True, False)} <= set(asked)
+
+
+def test_a_problem_whose_step_fails_holds_up_no_other() -> None:
+    bowl, values = quadratic(np.ones((2, 3))), list[Float64]()
+
+    def steep(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
+        value, grad = bowl(x, matter)
+        with np.errstate(over="ignore"):  # its first step is far too long
+            value[1], grad[1] = np.cosh(x[1]).sum() - 2, np.sinh(x[1])
+        values.append(value)
+        return value, grad
+
+    at, done = search(steep, np.array([[1.0, 1.0, 1.0], [8.0, 8.0, 8.0]]))
+    assert done.all()
+    np.testing.assert_allclose(at.x, 0, atol=1e-5)
+    assert values[1][0] == 1  # the first problem is there in one step
+    assert not values[1][1] < values[0][1]  # which the second had to take back
+    assert len(values) < 40
+
+
+def test_memories_that_succeed_each_other_share_their_arrays() -> None:
+    rng = np.random.default_rng(0)
+    bend = rng.uniform(0.5, 2, 9)
+    memory = filled([(s, bend * s) for s in rng.normal(size=(3, 2, 9))], plain)
+    first = id(memory._pairs)
+    memory = memory.bent(np.ones(2), 9, plain)
+    assert id(memory._pairs) != first
+    later = memory.bent(np.ones(2), 9, plain)
+    assert id(later._pairs) == first
+    pairs = [(s, bend * s) for s in rng.normal(size=(2, 2, 9))]
+    alone = filled(pairs, plain).bent(np.ones(2), 9, plain)
+    fresh = filled(pairs, plain)
+    fresh._spare.append(np.full_like(fresh._pairs, np.nan))
+    grad = rng.normal(size=(2, 9))
+    np.testing.assert_array_equal(fresh.bent(np.ones(2), 9, plain).direction(grad), alone.direction(grad))
 
 
 def test_the_steps_are_counted_and_limited() -> None:

@@ -110,8 +110,8 @@ def plain_pass(c: Case) -> tuple[Sums, Sums]:
 
     A sum of d products is off by at most (d + 2) eps of its absolute terms (the difference and the product are rounded,
     too). Losses and gradients in the logits of every member here change by at most 2 beta (1 + beta) times as much, and
-    by 20 eps of themselves and of what they are made of. Gradients are added in the dtype for at most 256 rows, then in
-    float64.
+    by 20 eps of themselves and of what they are made of. Gradients are added in the dtype for a run of rows, here of at
+    most 512, then in float64.
     """
     n, d = c.x.shape
     b = c.weight.shape[1]
@@ -130,7 +130,7 @@ def plain_pass(c: Case) -> tuple[Sums, Sums]:
         reach = 1 + c.loss.margin + size[:, part].max(axis=1)
         moved = c.precision * 2 * (1 + beta) ** 2 * (d + 22) * reach * w[:, j]
         allowed.loss[j] = ((k if c.loss.member == SIGMOID else 1) * moved + c.precision * w[:, j] * loss).sum()
-        adding = (min(n, 256) + 3) * c.precision
+        adding = (min(n, 512) + 3) * c.precision
         allowed.grad[part] = moved @ np.abs(x) + adding * np.abs(residual).T @ np.abs(x)
         allowed.grad_offset[part] = moved.sum() + adding * np.abs(residual).sum(axis=0)
     return value, allowed

@@ -38,6 +38,25 @@ def test_the_gradient_is_that_of_the_loss(seed: int, dtype: type, n_problems: in
     np.testing.assert_allclose(logits(rows, weights, bias), z, atol=1e-12)
 
 
+@pytest.mark.parametrize("k", [2, 3, 7])
+@pytest.mark.parametrize("n_problems", [1, 3, 70])
+def test_rows_count_only_where_they_have_weight(k: int, n_problems: int) -> None:
+    rng = np.random.default_rng(k)
+    n, d = 300, 20
+    x, y = rng.normal(size=(n, d)), rng.integers(0, k, n)
+    fold = rng.integers(0, n_problems, n) if n_problems > 1 else np.ones(n)
+    weight = np.float64(fold[:, None] != np.arange(n_problems))
+    weight[:, 0] *= rng.random(n) < 0.5
+    x[weight[:, 0] == 0] += 3
+    rows, _ = plain.rows_of(x, y, weight, n_classes=k)
+    weights, bias = rng.normal(size=(n_problems, k, d)) / 5, rng.normal(size=(n_problems, k))
+    for found, expected in zip(loss_and_grad(rows, weights, bias), plain.mean_loss(rows, weights, bias), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    threaded = loss_and_grad(replace(rows, n_threads=3), weights, bias)
+    for found, other in zip(loss_and_grad(rows, weights, bias), threaded, strict=True):
+        np.testing.assert_array_equal(found, other)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_mean_and_deviation_survive_a_large_offset(dtype: type) -> None:
     rng = np.random.default_rng(0)

@@ -127,8 +127,8 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         self.C_ = float(self.Cs_[best])
         solution = folds.refine(1 / (self.C_ * folds.totals), chosen)
         self.oof_logits_, self.oof_known_ = folds.logits(solution), folds.known
-        mean = solution.weights.mean(axis=0, keepdims=True), solution.bias.mean(axis=0, keepdims=True)
-        return self._fit(features, targets, weight, loss, basis=folds.features, start=mean)
+        start = solution.weights.mean(axis=0, keepdims=True), solution.bias.mean(axis=0, keepdims=True)
+        return self._fit(features, targets, weight, loss, basis=folds.features, start=start)
 
     def _check_penalty(self) -> None:
         self._values()

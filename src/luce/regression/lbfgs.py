@@ -8,6 +8,7 @@ using MapReduce". The kernels are in native/lbfgs.inl.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ Metric = Callable[[Float64], Float64]  # of M gradients of each problem, (B, M, 
 
 _MOST_PAIRS, _FEWEST_PAIRS = 50, 6
 _CARRIED = 8  # pairs that go over to another objective
-_BYTES = 12 << 20  # of all pairs: they stay in the caches
+_BYTES = 9 << 20  # of all pairs: they stay in the caches
 _ARMIJO = 1e-4
 _SHORTEST_STEP = 1e-10
 _LEAST_CUT, _MOST_CUT = 0.1, 0.5  # of a step that failed
@@ -63,10 +64,27 @@ class Memory:
         metric: what changes of gradients are measured in.
     """
 
-    def __init__(self, n_problems: int, n_variables: int, metric: Metric, n_threads: int = 1) -> None:
-        """For B problems of P variables; threads share the problems and change no result."""
-        self._most = int(np.clip(_BYTES // (24 * n_problems * n_variables), _FEWEST_PAIRS, _MOST_PAIRS))
-        self._pairs = np.zeros((3, n_problems, self._most, n_variables))  # s, y and metric(y)
+    def __init__(
+        self,
+        n_problems: int,
+        n_variables: int,
+        metric: Metric,
+        n_threads: int = 1,
+        most: int | None = None,
+        spare: list[Float64] | None = None,
+    ) -> None:
+        """For at most so many pairs of B problems of P variables; threads share the problems and change no result.
+
+        `spare` is where memories that succeed each other leave their arrays: to get such ones anew takes longer than
+        to fill them.
+        """
+        most = _MOST_PAIRS if most is None else min(most, _MOST_PAIRS)
+        self._most = int(np.clip(_BYTES // (24 * n_problems * n_variables), _FEWEST_PAIRS, most))
+        self._spare = [] if spare is None else spare
+        shape = (3, n_problems, self._most, n_variables)
+        self._pairs = self._spare.pop() if self._spare else np.empty(shape)  # s, y and metric(y)
+        self._pairs[:2] = 0
+        weakref.finalize(self, self._spare.append, self._pairs).atexit = False
         self._products = np.zeros((2, n_problems, self._most, self._most))  # y_i s_j where j <= i; y_i metric(y_j)
         self._scale = np.ones(n_problems)
         self._count, self._newest = np.zeros((2, n_problems), np.int64)  # places taken, and the one taken last
@@ -92,7 +110,7 @@ class Memory:
         Of the newest pairs, which stay exact: a step's change of gradient grows by `more` times the step.
         """
         _, n_problems, most, n_variables = self._pairs.shape
-        bent = Memory(n_problems, n_variables, metric, self._n_threads)
+        bent = Memory(n_problems, n_variables, metric, self._n_threads, self._most, self._spare)
         bent._count[:] = np.minimum(self._count, _CARRIED)
         bent._newest[:] = np.maximum(bent._count - 1, 0)
         count = int(bent._count.max())

@@ -19,7 +19,7 @@ from luce.regression.objective import Float64, Floats, Rows, affine, gram, sampl
 _MOST_FEATURES = 4096  # from there on the whole spectrum costs more memory and time than it saves
 _FEW_PRODUCTS = 1 << 17  # of a gradient and the metric: a matrix library's calls would take longer than they do
 _ROWS_EACH = 4  # rows for each feature below which the greatest eigenvalues do as well, at a fraction of the work
-_GREATEST = 32  # eigenvalues
+_GREATEST = 40  # eigenvalues
 _SPARE = 8  # more directions for the iteration that finds them
 _FLOOR = 1e-3  # of the classes' largest curvature, for biases
 
@@ -154,12 +154,12 @@ def preconditioner(
     values, vectors = np.linalg.eigh(curvature)
     values = np.maximum(values, 0.0)
     most = np.maximum(values[:, -1:], np.finfo(np.float64).tiny)
-    # Below lies rounding.
-    eps = np.finfo(features.vectors.dtype).eps
+    eps = np.finfo(features.vectors.dtype).eps  # below lies rounding
     floor = eps * most[:, :, None] * max(float(features.values.max(initial=0.0)), 1e-300)
 
     def divisor(variances: Float64) -> Float64:
-        return np.maximum(values[:, :, None] * variances + strength[:, None, None], floor)
+        all_of_them: Float64 = np.maximum(values[:, :, None] * variances + strength[:, None, None], floor)
+        return all_of_them
 
     gain, roots = 1 / divisor(features.values), None
     if features.rest is not None:

@@ -31,7 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Progress = Callable[[int, float, float], None]
 Real = type[np.float32] | type[np.float64]
 
-_REFRESH = 6  # the metric is renewed whenever the steps have multiplied by this
+_EARLY, _REFRESH = 3, 6  # the metric is renewed after so many steps, and whenever they have multiplied by this
+_ROWS_A_PAIR, _FEW_PAIRS = 80, 20  # where a pass takes little, more pairs cost more than the passes that they save
 _LATER = 16  # the first renewal of a search that goes on from another
 _NOISE = {np.float32: 1e-7, np.float64: 1e-14}  # relative rounding error of an objective
 _BIAS_STEPS = 6
@@ -149,9 +150,7 @@ class Problem:
         """The reverse."""
         return np.concatenate([(weights * self.penalty.scale).reshape(len(bias), -1), bias], axis=1)
 
-    def __call__(
-        self, x: Float64, dtype: Real, matter: NDArray[np.bool_] | None = None
-    ) -> tuple[Float64, Float64]:
+    def __call__(self, x: Float64, dtype: Real, matter: NDArray[np.bool_] | None = None) -> tuple[Float64, Float64]:
         """Values (B,) and gradients (B, P) of the problems that matter, from products in the given dtype."""
         rows = self._rows[dtype]
         if matter is not None and len(matter) > 1 and not matter.all():
@@ -312,7 +311,8 @@ class _Search:
             self._next_refresh = _LATER
             memory = after.memory.bent(strength - after.strength, self.problem.split, self.metric)
         else:  # what weak penalties teach misleads under strong ones
-            memory = Memory(len(zeros), zeros.shape[1], self.metric, rows.n_threads)
+            most = max(len(rows.features) // _ROWS_A_PAIR, _FEW_PAIRS)
+            memory = Memory(len(zeros), zeros.shape[1], self.metric, rows.n_threads, most)
         self.trace = Trace(memory, strength, self.zero, self.zero_grad)
         return at
 
@@ -359,7 +359,7 @@ class _Search:
             self.trace.memory.set_metric(self.metric)
 
     def _renew(self, at: Point, *, every_row: bool = False) -> None:
-        self._next_refresh = max(at.n_iter + 1, at.n_iter * _REFRESH)
+        self._next_refresh = _EARLY if at.n_iter < _EARLY else at.n_iter * _REFRESH
         self.metric = self.problem.metric(at, self.features, every_row=every_row)
 
     def prove(self, at: Point) -> tuple[Point, Float64]:

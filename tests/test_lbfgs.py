@@ -350,7 +350,7 @@ def test_a_problem_that_does_not_move_need_not_be_evaluated() -> None:
     def partly(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
         value, grad = bowl(x, matter)
         asked.append(tuple(matter.tolist()))
-        value[~matter], grad[~matter] = np.nan, np.nan
+        value[~matter], grad[~matter] = -1, np.nan
         return value, grad
 
     at, done = search(partly, np.array([[1.0, 1.0, 1.0], [0.1, 0.1, 0.1]]))

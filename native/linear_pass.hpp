@@ -4,22 +4,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <numeric>
 #include <vector>
 
-#include "kernels.hpp"
-#include "threads.hpp"
+#include "linear_rows.hpp"
 
 namespace luce {
-
-// B problems of k classes share rows x (n, d); their matrices stand below each other, m = B k.
-template <class T, class X>
-struct LinearRows {
-  const X* x;
-  std::size_t n, d, m;
-  const T *center, *matrix, *offset;  // (d), (m, d), (m): logits = (x - center) matrix' + offset
-};
 
 // The loss of each row and problem: class ids or distributions, and weights (n, B), row by row.
 template <class T>
@@ -36,58 +26,9 @@ struct RowLoss {
 
 namespace linear {
 
-constexpr std::size_t kBlockBytes = 256 << 10;  // of features: they stay in the second cache
-constexpr std::size_t kRunRows = 256;           // about, for a run of rows that adds up on its own
-constexpr std::size_t kMostRuns = 32;           // the same for any number of threads: they change no result
-constexpr std::size_t kRunBytes = 16 << 20;     // of all sums together
-constexpr std::size_t kEnoughOutputs = 5;       // of a problem, for products of its own
-constexpr std::size_t kFewNumbers = 1 << 15;    // are added up by one thread
-
-template <class T, class X>
-std::size_t block_rows(const LinearRows<T, X>& rows) {
-  return std::clamp<std::size_t>(kBlockBytes / std::max<std::size_t>(1, rows.d * sizeof(X)), 16, 256);
-}
-
-template <class T, class X>
-const LinearKernels<T, X>& kernels_for(const Table<T>& table) {
-  if constexpr (sizeof(X) == sizeof(std::uint8_t))
-    return table.linear_u8;
-  else if constexpr (sizeof(X) == sizeof(float))
-    return table.linear_f32;
-  else
-    return table.linear_f64;
-}
-
-// The matrix, the offset and the center, whole lines of the caches, with zeros that fill them up. Of
-// `outputs` of every k rows of the matrix, and of the offset, what they are beyond the k-th, if those are
-// fewer.
-template <class T>
-struct Padded {
-  static constexpr std::size_t kLine = 64 / sizeof(T);
-  std::size_t stride, outputs;
-  std::vector<T> numbers, offset;
-  T *center, *matrix;
-
-  Padded(const T* from, const T* bias, const T* mean, std::size_t m, std::size_t d, std::size_t k,
-         std::size_t outputs)
-      : stride(padded(d)), outputs(outputs), numbers((m + 1) * stride + kLine), offset(m) {
-    void* start = numbers.data();
-    std::size_t room = numbers.size() * sizeof(T);
-    center = static_cast<T*>(std::align(64, (m + 1) * stride * sizeof(T), start, room));
-    matrix = center + stride;
-    std::copy_n(mean, d, center);
-    if (bias) std::copy_n(bias, m, offset.data());
-    for (std::size_t i = 0; i < m; ++i) std::copy_n(from + i * d, d, matrix + i * stride);
-    if (outputs < k)
-      for (std::size_t i = 0; i < m; ++i) {
-        const std::size_t base = i / k * k + k - 1;
-        if (i == base) continue;
-        offset[i] -= bias[base];
-        for (std::size_t j = 0; j < d; ++j) matrix[i * stride + j] -= from[base * d + j];
-      }
-  }
-  Padded(const Padded&) = delete;
-};
+constexpr std::size_t kRunBytes = 16 << 20;   // of all sums together
+constexpr std::size_t kEnoughOutputs = 5;     // of a problem, for products of its own
+constexpr std::size_t kFewNumbers = 1 << 15;  // are added up by one thread
 
 // Sums of a run of rows: losses (B), gradient (m, stride), gradient in the offset (m).
 template <class T>
@@ -159,7 +100,7 @@ void losses(const LinearRows<T, X>& rows, const RowLoss<T>& loss, const Group& g
   const std::size_t b = loss.problems, k = rows.m / b, count = group.problems.size();
   const bool as_they_lie = b == 1 && order[n - 1] - order[0] == n - 1;
   const T* weights = loss.weight + order[0];
-  const std::int64_t* classes = loss.classes + order[0];
+  const std::int64_t* classes = loss.classes ? loss.classes + order[0] : nullptr;
   if (!as_they_lie) {
     weights = scratch.weights.data();
     classes = scratch.classes.data();
@@ -282,50 +223,6 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
     for (std::size_t q = k - 1; q < rows.m; q += k)
       for (std::size_t i = q + 1 - k; i < q; ++i)
         for (std::size_t j = 0; j < rows.d; ++j) grad[q * rows.d + j] -= grad[i * rows.d + j];
-}
-
-// Logits (n, m).
-template <class T, class X>
-void linear_logits(const Table<T>& table, const LinearRows<T, X>& rows, T* out, int n_threads) {
-  using namespace linear;
-  const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, rows.m, rows.m);
-  split_rows(rows.n, n_threads, 4, [&](std::size_t first, std::size_t last) {
-    const std::size_t most = block_rows(rows);
-    std::vector<const X*> x(most);
-    for (std::size_t row = first; row < last; row += most) {
-      const std::size_t n = std::min(most, last - row);
-      for (std::size_t i = 0; i < n; ++i) x[i] = rows.x + (row + i) * rows.d;
-      kernels_for<T, X>(table).logits(x.data(), rows.x + rows.n * rows.d, padded.center, padded.matrix,
-                                      padded.offset.data(), out + row * rows.m, n, rows.d, rows.m, rows.m);
-    }
-  });
-}
-
-// Weighted sums (d) of x - center and of its square over the rows, weight (n).
-template <class T, class X>
-void linear_moments(const Table<T>& table, const LinearRows<T, X>& rows, const T* weight, double* first,
-                    double* second, int n_threads) {
-  using namespace linear;
-  const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, 1, 1);
-  const std::size_t count = std::clamp<std::size_t>(rows.n / kRunRows, 1, kMostRuns),
-                    block = block_rows(rows);
-  std::vector<std::vector<double>> sums(count);
-  split_rows(count, n_threads, 1, [&](std::size_t from, std::size_t to) {
-    for (std::size_t i = from; i < to; ++i) {
-      sums[i].assign(2 * padded.stride, 0);
-      const std::size_t last = rows.n * (i + 1) / count;
-      for (std::size_t row = rows.n * i / count; row < last; row += block)
-        kernels_for<T, X>(table).moments(rows.x + row * rows.d, padded.center, weight + row, sums[i].data(),
-                                         sums[i].data() + padded.stride, std::min(block, last - row), rows.d);
-    }
-  });
-  std::fill_n(first, rows.d, 0);
-  std::fill_n(second, rows.d, 0);
-  for (const auto& part : sums)
-    for (std::size_t j = 0; j < rows.d; ++j) {
-      first[j] += part[j];
-      second[j] += part[padded.stride + j];
-    }
 }
 
 }  // namespace luce

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from luce import _native
 from luce.links import Entmax, Link, Sigmoid, Softmax, Sparsemax

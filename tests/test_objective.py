@@ -45,7 +45,7 @@ def test_rows_count_only_where_they_have_weight(k: int, n_problems: int) -> None
     n, d = 300, 20
     x, y = rng.normal(size=(n, d)), rng.integers(0, k, n)
     fold = rng.integers(0, n_problems, n) if n_problems > 1 else np.ones(n)
-    weight = np.float64(fold[:, None] != np.arange(n_problems))
+    weight = (fold[:, None] != np.arange(n_problems)).astype(np.float64)
     weight[:, 0] *= rng.random(n) < 0.5
     x[weight[:, 0] == 0] += 3
     rows, _ = plain.rows_of(x, y, weight, n_classes=k)

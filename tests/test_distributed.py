@@ -48,6 +48,18 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     assert np.abs(half.coef_ - alone.coef_).max() > 1e-3  # the twin that saw some of the rows
 
 
+def test_processes_of_few_and_of_many_rows_decide_alike(tmp_path: Path) -> None:
+    run(tmp_path, "uneven")  # 90 and 3,910: enough for another memory and another dtype, were it theirs to choose
+    first, second = np.load(tmp_path / "0.npz"), np.load(tmp_path / "1.npz")
+    for key in ("coef", "intercept", "classes"):
+        assert np.array_equal(first[key], second[key]), key
+    x, y = blobs(4000, 140, 20)
+    alone = SoftmaxRegression(C=2.0, tol=1e-12, class_weight="balanced").fit(x, y)
+    assert alone.n_iter_ > 20  # more than the few pairs of the smaller process
+    np.testing.assert_allclose(first["coef"], alone.coef_, atol=1e-6)
+    np.testing.assert_allclose(first["intercept"], alone.intercept_, atol=1e-6)
+
+
 def test_every_process_says_that_the_columns_differ(tmp_path: Path) -> None:
     run(tmp_path, "columns")
     for rank in range(2):

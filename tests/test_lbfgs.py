@@ -378,6 +378,23 @@ def test_a_problem_whose_step_fails_holds_up_no_other() -> None:
     assert len(values) < 40
 
 
+def test_a_large_memory_hands_its_pairs_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    bend, grad = rng.uniform(0.5, 2, 9), rng.normal(size=(2, 9))
+    pairs = [(s, bend * s) for s in rng.normal(size=(13, 2, 9))]
+    copied = filled(pairs, plain).bent(np.ones(2), 9, plain).direction(grad)
+    monkeypatch.setattr(lbfgs, "_MOST_BYTES", 100)
+    memory = filled(pairs, plain)
+    array = memory._pairs
+    later = memory.bent(np.ones(2), 9, plain)
+    assert later._pairs is array
+    np.testing.assert_array_equal(later.direction(grad), copied)
+    empty = memory.bent(np.ones(2), 9, plain)  # it goes on as a new one, and leaves the other alone
+    np.testing.assert_array_equal(empty.direction(grad), -grad)
+    del memory
+    np.testing.assert_array_equal(later.bent(np.zeros(2), 9, plain).direction(grad), copied)
+
+
 def test_memories_that_succeed_each_other_share_their_arrays() -> None:
     rng = np.random.default_rng(0)
     bend = rng.uniform(0.5, 2, 9)
@@ -390,7 +407,7 @@ def test_memories_that_succeed_each_other_share_their_arrays() -> None:
     pairs = [(s, bend * s) for s in rng.normal(size=(2, 2, 9))]
     alone = filled(pairs, plain).bent(np.ones(2), 9, plain)
     fresh = filled(pairs, plain)
-    fresh._spare.append(np.full_like(fresh._pairs, np.nan))
+    fresh._spare.append(np.full_like(fresh._pairs, 7.0))
     grad = rng.normal(size=(2, 9))
     np.testing.assert_array_equal(fresh.bent(np.ones(2), 9, plain).direction(grad), alone.direction(grad))
 

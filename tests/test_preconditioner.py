@@ -69,6 +69,8 @@ def test_the_metric_of_a_part_of_the_spectrum_is_the_inverse_it_says(
     moments = vectors.T @ (values[:, None] * vectors) + np.diag(rest) @ (np.eye(d) - vectors.T @ vectors)
     grads = rng.normal(size=(n_problems, 2, k * d + k))
     found = metric(grads)
+    many = replace(metric, spectrum=replace(metric.spectrum, few=None))  # for many classes: matrix products
+    np.testing.assert_allclose(many(grads), found, rtol=1e-9, atol=1e-9 * np.abs(found).max())
     for b in range(n_problems):
         dense = np.kron(c[b], moments) + strength[b] * np.eye(k * d)
         shift = np.kron(np.eye(k), mean[b])

@@ -193,31 +193,31 @@ def choose_strength(
     """
     problems = make_folds(features, target, weight, folds, n_classes, scale=standard, n_threads=n_threads)
     share = np.bincount(folds, problems.counted, minlength=problems.rows.n_problems)
-    tried: dict[int, tuple[float, Solution]] = {}
+    tried: dict[int, float] = {}
 
-    def attempt(i: int, start: Solution | None) -> tuple[float, Solution]:
+    def attempt(i: int, start: Solution | None) -> Solution:
         solution = problems.solve(np.full(len(share), strengths[i]), start)
         losses = problems.losses(problems.logits(solution, rough=True))
-        tried[i] = float(np.average(losses[share > 0], weights=share[share > 0])), solution
+        tried[i] = float(np.average(losses[share > 0], weights=share[share > 0]))
         if progress is not None:
             progress(len(tried), len(strengths))
-        return tried[i]
+        return solution
 
     first = min(range(len(strengths)), key=lambda i: abs(math.log(strengths[i] / _FIRST)))
-    attempt(first, None)
+    solution = attempt(first, None)
     for step in (1, -1):  # weaker while that is better; stronger if it never was
         best = first
         while 0 <= best + step < len(strengths):
-            here, solution = tried[best]
-            if attempt(best + step, solution)[0] >= here:
+            other = attempt(best + step, solution)
+            if tried[best + step] >= tried[best]:
                 break
-            best += step
+            best, solution = best + step, other
         if best != first:
             break
-    solution = problems.refine(np.full(len(share), strengths[best]), tried[best][1])
+    solution = problems.refine(np.full(len(share), strengths[best]), solution)
     if progress is not None:
         progress(len(strengths), len(strengths))
-    path = tuple((strengths[i], tried[i][0]) for i in sorted(tried))
+    path = tuple((strengths[i], tried[i]) for i in sorted(tried))
     mean = solution.weights.mean(axis=0, keepdims=True), solution.bias.mean(axis=0, keepdims=True)
     return Choice(strengths[best], path, problems.logits(solution), problems.known, mean, problems.features)
 

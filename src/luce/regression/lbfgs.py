@@ -24,6 +24,7 @@ Metric = Callable[[Float64], Float64]  # of M gradients of each problem, (B, M, 
 _MOST_PAIRS, _FEWEST_PAIRS = 50, 6
 _CARRIED = 8  # pairs that go over to another objective
 _BYTES = 9 << 20  # of all pairs: they stay in the caches
+_MOST_BYTES = 64 << 20  # of pairs that are copied
 _ARMIJO = 1e-4
 _SHORTEST_STEP = 1e-10
 _LEAST_CUT, _MOST_CUT = 0.1, 0.5  # of a step that failed
@@ -76,15 +77,15 @@ class Memory:
         """For at most so many pairs of B problems of P variables; threads share the problems and change no result.
 
         `spare` is where memories that succeed each other leave their arrays: to get such ones anew takes longer than
-        to fill them.
+        to fill them. What an array holds of steps and changes stays there.
         """
         most = _MOST_PAIRS if most is None else min(most, _MOST_PAIRS)
         self._most = int(np.clip(_BYTES // (24 * n_problems * n_variables), _FEWEST_PAIRS, most))
         self._spare = [] if spare is None else spare
         shape = (3, n_problems, self._most, n_variables)
-        self._pairs = self._spare.pop() if self._spare else np.empty(shape)  # s, y and metric(y)
-        self._pairs[:2] = 0
-        weakref.finalize(self, self._spare.append, self._pairs).atexit = False
+        self._pairs = self._spare.pop() if self._spare else np.zeros(shape)  # s, y and metric(y)
+        self._leave = weakref.finalize(self, self._spare.append, self._pairs)
+        self._leave.atexit = False
         self._products = np.zeros((2, n_problems, self._most, self._most))  # y_i s_j where j <= i; y_i metric(y_j)
         self._scale = np.ones(n_problems)
         self._count, self._newest = np.zeros((2, n_problems), np.int64)  # places taken, and the one taken last
@@ -99,7 +100,9 @@ class Memory:
         if taken.stop == 0:
             return
         changes, turned = self._pairs[1:, :, taken]
-        turned[...] = metric(changes)
+        each = max(1, _BYTES // changes[:, 0].nbytes)  # places at once: large ones take turns, for less memory
+        for first in range(0, taken.stop, each):
+            turned[:, first : first + each] = metric(changes[:, first : first + each])
         self._products[1, :, taken, taken] = changes @ turned.transpose(0, 2, 1)
         product, length = self._products[:, np.arange(len(self._newest)), self._newest, self._newest]
         np.divide(product, length, out=self._scale, where=length > 0)  # where it is 0 the pair tells nothing
@@ -107,16 +110,23 @@ class Memory:
     def bent(self, more: Float64, n_bent: int, metric: Metric) -> Memory:
         """That of the objective with `more[b] / 2 * ||x||²` of the first `n_bent` variables added, and of its metric.
 
-        Of the newest pairs, which stay exact: a step's change of gradient grows by `more` times the step.
+        Of the newest pairs, which stay exact: a step's change of gradient grows by `more` times the step. A memory too
+        large for a second one beside it hands its pairs over, and is empty from then on.
         """
-        _, n_problems, most, n_variables = self._pairs.shape
+        _, n_problems, _, n_variables = self._pairs.shape
+        counts, newest, pairs = self._count.copy(), self._newest.copy(), self._pairs
+        if pairs.nbytes > _MOST_BYTES:
+            self._leave()
+            self._pairs = np.zeros((3, n_problems, 0, n_variables))
+            self._count[:], self._newest[:] = 0, 0
         bent = Memory(n_problems, n_variables, metric, self._n_threads, self._most, self._spare)
-        bent._count[:] = np.minimum(self._count, _CARRIED)
+        bent._count[:] = np.minimum(counts, _CARRIED)
         bent._newest[:] = np.maximum(bent._count - 1, 0)
         count = int(bent._count.max())
         for b in range(n_problems):  # the oldest first
-            order = (self._newest[b] - bent._newest[b] + np.arange(bent._count[b])) % most
-            bent._pairs[:2, b, : len(order)] = self._pairs[:2, b, order]
+            order = (newest[b] - bent._newest[b] + np.arange(bent._count[b])) % self._most
+            bent._pairs[:2, b, : len(order)] = pairs[:2, b, order]
+            bent._pairs[:2, b, len(order) :] = 0
         steps, changes = bent._pairs[:2, :, :count]
         changes[..., :n_bent] += more[:, None, None] * steps[..., :n_bent]
         along = np.tril(changes @ steps.transpose(0, 2, 1))

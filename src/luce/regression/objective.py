@@ -72,6 +72,11 @@ class Rows:
         """B."""
         return int(self.weight.shape[1])
 
+    @property
+    def n_rows(self) -> int:
+        """N, over all processes: what is decided by it must be decided alike in each."""
+        return int(self.total(np.array([float(len(self.features))]))[0])
+
     def at(self, dtype: type[np.float32] | type[np.float64]) -> Rows:
         """The same rows for arithmetic in another dtype."""
         if self.weight.dtype == dtype:

@@ -20,6 +20,7 @@ _MOST_FEATURES = 4096  # from there on the whole spectrum costs more memory and 
 _FEW_PRODUCTS = 1 << 17  # of a gradient and the metric: a matrix library's calls would take longer than they do
 _ROWS_EACH = 4  # rows for each feature below which the greatest eigenvalues do as well, at a fraction of the work
 _GREATEST = 40  # eigenvalues
+_FEW_CLASSES = 32  # up to here the native product with a part of the spectrum is the faster one
 _SPARE = 8  # more directions for the iteration that finds them
 _FLOOR = 1e-3  # of the classes' largest curvature, for biases
 
@@ -62,8 +63,7 @@ def spectrum(rows: Rows, unit: Float64, deviation: Float64) -> Spectrum:
         deviation: (D,) standard deviation of each feature.
     """
     d = rows.features.shape[1]
-    n_rows = float(rows.total(np.array([float(len(rows.features))]))[0])
-    if d > _MOST_FEATURES or (n_rows < _ROWS_EACH * d and d > _ROWS_EACH * _GREATEST):
+    if d > _MOST_FEATURES or (rows.n_rows < _ROWS_EACH * d and d > _ROWS_EACH * _GREATEST):
         return _greatest(rows, unit, (deviation * unit) ** 2)
     values, vectors = np.linalg.eigh(gram(rows, unit))
     few = rows.n_classes * d * (rows.n_classes + d) <= _FEW_PRODUCTS
@@ -83,7 +83,8 @@ def _greatest(rows: Rows, unit: Float64, variances: Float64) -> Spectrum:
     values, turn = np.linalg.eigh(rows.total((block.T @ block).astype(np.float64)) / share)
     vectors = (turn.T @ basis.T)[-_GREATEST:]
     values = np.maximum(values[-_GREATEST:], 0.0)
-    return Spectrum(values, vectors, np.maximum(variances - values @ vectors**2, 0.0), few=vectors)
+    rest = np.maximum(variances - values @ vectors**2, 0.0)
+    return Spectrum(values, vectors, rest, few=vectors if rows.n_classes <= _FEW_CLASSES else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,20 @@ class Preconditioner:
                 np.ascontiguousarray(grads), out, self.n_threads,
             )  # fmt: skip
             return out
-        (n_problems, m, _), (_, k, d) = grads.shape, self.gain.shape
+        (n_problems, m, _), k, d = grads.shape, len(self.classes[0]), self.mean.shape[1]
         weights, bias = grads[..., : k * d].reshape(n_problems, m, k, d), grads[..., k * d :]
         classes = self.classes[:, None]
-        turned = self.spectrum.there(weights - bias[..., None] * self.mean[:, None, None])
-        turned = classes.swapaxes(2, 3) @ turned
-        turned *= self.gain[:, None]
-        step = self.spectrum.back(classes @ turned)
+        turned = weights - bias[..., None] * self.mean[:, None, None]
+        if self.roots is None:
+            along = classes.swapaxes(2, 3) @ self.spectrum.there(turned)
+            along *= self.gain[:, None]
+            step = self.spectrum.back(classes @ along)
+        else:
+            turned = classes.swapaxes(2, 3) @ turned
+            turned *= self.roots[:, None]
+            turned += self.spectrum.back(self.spectrum.there(turned) * self.gain[:, None])
+            turned *= self.roots[:, None]
+            step = classes @ turned
         out = np.empty_like(grads)
         out[..., : k * d] = step.reshape(n_problems, m, -1)
         out[..., k * d :] = self._bias_steps(bias) - np.einsum("bmkd,bd->bmk", step, self.mean)

@@ -311,7 +311,7 @@ class _Search:
             self._next_refresh = _LATER
             memory = after.memory.bent(strength - after.strength, self.problem.split, self.metric)
         else:  # what weak penalties teach misleads under strong ones
-            most = max(len(rows.features) // _ROWS_A_PAIR, _FEW_PAIRS)
+            most = max(rows.n_rows // _ROWS_A_PAIR, _FEW_PAIRS)
             memory = Memory(len(zeros), zeros.shape[1], self.metric, rows.n_threads, most)
         self.trace = Trace(memory, strength, self.zero, self.zero_grad)
         return at
@@ -403,7 +403,7 @@ def fits_float32(rows: Rows, deviation: Float64) -> bool:
     """Whether float32 products come near enough to be worth their time."""
     if rows.features.dtype == np.uint8:
         return True
-    if rows.features.dtype == np.float64 and rows.features.size * rows.n_classes < _WORTH_FLOAT32:
+    if rows.features.dtype == np.float64 and rows.n_rows * len(deviation) * rows.n_classes < _WORTH_FLOAT32:
         return False
     varies = deviation > 0
     center, spread = np.abs(rows.center[varies]), deviation[varies]

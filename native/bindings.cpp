@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "linear_curvature.hpp"
 #include "linear_pass.hpp"
 #include "threads.hpp"
 
@@ -295,6 +296,28 @@ void bind_linear(nb::module_& m) {
       },
       "x"_a.noconvert(), "center"_a.noconvert(), "matrix"_a.noconvert(), "offset"_a.noconvert(),
       "out"_a.noconvert(), "n_threads"_a);
+  m.def(
+      "linear_curvature",
+      [](Rows<const X> x, Column<const T> center, Rows<const T> matrix, Column<const T> offset,
+         Rows<const T> weight, int member, double beta, double shape, std::size_t step, Rows<double> sums,
+         int n_threads) {
+        const auto rows = linear_rows<T, X>(x, center, matrix, offset);
+        const std::size_t problems = weight.shape(1);
+        expect(weight.shape(0) == rows.n && problems > 0 && rows.m % problems == 0,
+               "weight must have shape (n, B), B k rows");
+        const std::size_t k = rows.m / problems;
+        expect(sums.shape(0) == problems && sums.shape(1) == k * k + rows.d + 2,
+               "sums must have shape (B, k k + d + 2)");
+        expect(member >= 0 && member <= 4 && step > 0, "no such loss, or no such step");
+        const auto form = member == 4   ? luce::Bend::sigmoid
+                          : member == 3 ? luce::Bend::entmax
+                                        : luce::Bend::softmax;
+        nb::gil_scoped_release unlocked;
+        luce::linear_curvature(kernels_of<T>(), rows, weight.data(), problems, step, form, beta, shape,
+                               sums.data(), rows.n / step * rows.d * rows.m < kLinearGrain ? 1 : n_threads);
+      },
+      "x"_a.noconvert(), "center"_a.noconvert(), "matrix"_a.noconvert(), "offset"_a.noconvert(),
+      "weight"_a.noconvert(), "member"_a, "beta"_a, "shape"_a, "step"_a, "sums"_a.noconvert(), "n_threads"_a);
   m.def(
       "linear_moments",
       [](Rows<const X> x, Column<const T> center, Column<const T> weight, Column<double> first,

@@ -26,7 +26,6 @@ struct RowLoss {
 
 namespace linear {
 
-constexpr std::size_t kRunBytes = 16 << 20;   // of all sums together
 constexpr std::size_t kEnoughOutputs = 5;     // of a problem, for products of its own
 constexpr std::size_t kFewNumbers = 1 << 15;  // are added up by one thread
 

@@ -23,6 +23,7 @@ namespace linear {
 constexpr std::size_t kBlockBytes = 256 << 10;  // of features: they stay in the second cache
 constexpr std::size_t kRunRows = 256;           // about, for a run of rows that adds up on its own
 constexpr std::size_t kMostRuns = 32;           // the same for any number of threads: they change no result
+constexpr std::size_t kRunBytes = 16 << 20;     // of the sums of all runs
 
 template <class T, class X>
 std::size_t block_rows(const LinearRows<T, X>& rows) {

@@ -238,6 +238,105 @@ def test_moments_are_the_plain_sums(features: str, dtype: str, isa: str) -> None
             assert (np.abs(second - w @ x**2) <= room * (w @ x**2) + 1e-300).all(), (n, d)
 
 
+def named(changes: dict[str, Any]) -> str:
+    return "-".join(f"{key} {getattr(value, 'shape', value)}" for key, value in changes.items())
+
+
+def native_curvature(c: Case, step: int = 1, n_threads: int = 1) -> Array:
+    b, d = c.weight.shape[1], c.x.shape[1]
+    k = len(c.matrix) // b
+    sums = np.full((b, k * k + d + 2), np.nan)
+    _native.linear_curvature(
+        c.x, c.center, c.matrix, c.offset, c.weight, c.loss.member, c.loss.beta, c.loss.shape, step, sums, n_threads
+    )  # fmt: skip
+    return sums
+
+
+def plain_curvature(c: Case, step: int = 1) -> tuple[Array, Array]:
+    """The sums as they are written down, and those of the absolute values of their terms."""
+    b = c.weight.shape[1]
+    k = len(c.matrix) // b
+    x, w = centred(c)[::step], c.weight[::step].astype(np.float64)
+    z, _ = plain_logits(c)
+    sums, sizes = [], []
+    for j in range(b):
+        a = c.loss.beta * z[::step, j * k : (j + 1) * k]
+        bend = np.zeros((len(x), k, k))
+        if c.loss.member == SIGMOID:
+            p = 1 / (1 + np.exp(-a))
+            s = p * (1 - p)
+            bend[:, np.arange(k), np.arange(k)] = s
+        else:
+            e = np.exp(a - a.max(axis=1, keepdims=True))
+            p = plain.entmax(a, c.loss.shape) if c.loss.member == ENTMAX else e / e.sum(axis=1, keepdims=True)
+            s = np.where(p > 0, p ** (2 - c.loss.shape), 0) if c.loss.member == ENTMAX else p
+            bend = s[:, :, None] * np.eye(k) - s[:, :, None] * s[:, None] / s.sum(axis=1)[:, None, None]
+        bend *= c.loss.beta**2 * w[:, j, None, None]
+        trace = np.trace(bend, axis1=1, axis2=2)
+        sums.append(np.concatenate([bend.sum(axis=0).ravel(), trace @ x, [trace.sum(), w[:, j].sum()]]))
+        mass = c.loss.beta**2 * w[:, j] * s.sum(axis=1)
+        sizes.append(np.concatenate([np.full(k * k, mass.sum()), mass @ np.abs(x), [mass.sum(), w[:, j].sum()]]))
+    return np.array(sums), np.array(sizes)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("name", ["softmax", "taylor", "spherical", "entmax", "sigmoid"])
+def test_the_curvature_is_the_plain_sum(name: str, features: str, dtype: str, isa: str) -> None:
+    room = 2e-4 if dtype == "float32" else 1e-11
+    for i, d in enumerate(COLUMNS):
+        for j, k in enumerate((1, 2, 3, 10, 17)):
+            c = case(ROWS[(3 * i + j) % len(ROWS)], d, k, features, dtype, problems=1 + j % 3, loss=LOSSES[name])
+            for step in (1, 3):
+                expected, size = plain_curvature(c, step)
+                found = native_curvature(c, step)
+                assert (np.abs(found - expected) <= room * size + 1e-300).all(), (c.x.shape, k, step)
+
+
+def test_the_curvature_of_many_rows_and_outputs_is_the_same_on_any_number_of_threads() -> None:
+    for n, d, k, problems in ((20_000, 33, 4, 3), (5000, 20, 150, 1)):
+        c = case(n, d, k, problems=problems)
+        one = native_curvature(c)
+        expected, size = plain_curvature(c)
+        assert (np.abs(one - expected) <= 1e-3 * size).all()
+        for n_threads in (2, 5):
+            assert native_curvature(c, n_threads=n_threads).tobytes() == one.tobytes()
+
+
+@pytest.mark.parametrize("name", ["softmax", "entmax", "sigmoid"])
+def test_a_row_of_weight_zero_adds_nothing_to_the_curvature(name: str, isa: str) -> None:
+    c = case(64, 7, 3, problems=2, loss=LOSSES[name])
+    c.weight[10] = 0
+    expected = native_curvature(c)
+    c.x[10] = 1e30
+    np.testing.assert_array_equal(native_curvature(c), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight": np.ones((5, 1), np.float32)}, "weight must have shape"),
+        ({"weight": np.ones((6, 2), np.float32)}, "weight must have shape"),
+        ({"weight": np.ones((6, 0), np.float32)}, "weight must have shape"),
+        ({"sums": np.empty((1, 14))}, "sums must have shape"),
+        ({"sums": np.empty((2, 15))}, "sums must have shape"),
+        ({"member": 5}, "no such loss"),
+        ({"step": 0}, "no such step"),
+        ({"offset": np.zeros(4, np.float32)}, "offset must have one entry"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else named(v),
+)
+def test_the_curvature_refuses_what_does_not_fit(changes: dict[str, Any], message: str) -> None:
+    c = case(6, 4, 3)
+    given: dict[str, Any] = {
+        "x": c.x, "center": c.center, "matrix": c.matrix, "offset": c.offset, "weight": c.weight, "member": SOFTMAX,
+        "beta": 1.0, "shape": 0.0, "step": 1, "sums": np.empty((1, 15)), "n_threads": 1,
+    }  # fmt: skip
+    _native.linear_curvature(**given)
+    with pytest.raises(ValueError, match=message):
+        _native.linear_curvature(**given | changes)
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("features", FEATURES)
@@ -368,10 +467,6 @@ WRONG_TYPES: list[dict[str, Any]] = [
     {"grad": np.empty((3, 4), F32)},
     {"grad": np.empty((4, 3)).T},
 ]
-
-
-def named(changes: dict[str, Any]) -> str:
-    return "-".join(f"{key} {getattr(value, 'shape', value)}" for key, value in changes.items())
 
 
 @pytest.mark.parametrize("changes", WRONG_PASSES, ids=named)

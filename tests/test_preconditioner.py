@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from luce import _native
 from luce.links import Entmax, Link, Sigmoid, Softmax, Sparsemax
 from luce.regression import row_loss
-from luce.regression.objective import gram
+from luce.regression.objective import curvature, gram
 from luce.regression.preconditioner import Spectrum, preconditioner, spectrum
 from tests.plain_regression import blobs, distributions_of, rows_of
 
@@ -137,15 +137,18 @@ def test_few_features_are_known_whole_from_few_rows() -> None:
 
 
 @pytest.mark.parametrize("link", [Softmax(2.0), Sparsemax(), Entmax(alpha=1.3), Sigmoid(0.7)], ids=str)
-def test_the_curvature_is_that_of_the_loss(link: Link) -> None:
+@pytest.mark.parametrize("size", [1.0, 0.0])
+def test_the_curvature_is_that_of_the_loss(link: Link, size: float) -> None:
     rng = np.random.default_rng(2)
-    z, weight = rng.normal(size=(40, 4)), rng.random(40)
+    z, weight = size * rng.normal(size=(40, 4)), rng.random((40, 1))
     target = distributions_of(rng.integers(0, 4, 40), 4)
-    found, trace = row_loss(link).curvature(z, weight)
+    rows, _ = rows_of(z, target, weight, loss=row_loss(link))
+    found, _ = curvature(rows, np.eye(4)[None], rows.center[None])
     step = 1e-6
     columns = []
     for k in range(4):
         high, low = (link.loss_and_grad(z + sign * step * np.eye(4)[k], target)[1] for sign in (1, -1))
-        columns.append(weight @ ((high - low) / (2 * step)))
-    np.testing.assert_allclose(found, np.array(columns), atol=1e-4)
-    assert trace.sum() == pytest.approx(np.trace(found))
+        columns.append(rows.weight[:, 0] @ ((high - low) / (2 * step)))
+    np.testing.assert_allclose(found[0], np.array(columns), atol=1e-4)
+    if size == 0:
+        np.testing.assert_allclose(row_loss(link).curvature_at_zero(4), found[0], rtol=1e-12, atol=1e-15)

@@ -169,6 +169,19 @@ def linear_logits(
     out: NDArray[_F],
     n_threads: int,
 ) -> None: ...
+def linear_curvature(
+    x: NDArray[Any],
+    center: NDArray[_F],
+    matrix: NDArray[_F],
+    offset: NDArray[_F],
+    weight: NDArray[_F],
+    member: int,
+    beta: float,
+    shape: float,
+    step: int,
+    sums: NDArray[np.float64],
+    n_threads: int,
+) -> None: ...
 def linear_moments(
     x: NDArray[Any],
     center: NDArray[_F],

@@ -8,8 +8,10 @@ using MapReduce". The kernels are in native/lbfgs.inl.
 
 from __future__ import annotations
 
+import math
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +43,7 @@ class Point:
         grad: (B, P).
         n_iter: steps taken.
         n_passes: evaluations of the objective.
-        decrease: (B,) predicted further decrease, half the product of gradient and step.
+        decrease: of each problem, predicted further decrease, half the product of gradient and step.
     """
 
     x: Float64
@@ -49,10 +51,10 @@ class Point:
     grad: Float64
     n_iter: int = 0
     n_passes: int = 0
-    decrease: Float64 | None = None
+    decrease: list[float] | None = None
 
 
-Stop = Callable[[Point], NDArray[np.bool_]]
+Stop = Callable[[Point], Sequence[bool] | NDArray[np.bool_]]
 
 
 class Memory:
@@ -189,53 +191,61 @@ def minimize(
     Returns:
         The last point, and which problems are done. It ends early where rounding noise lets nothing go lower.
     """
-    at, best, idle = start, start.value, 0
-    whole = np.ones(len(start.x))
+    # Of each problem floats, in lists: NumPy would take ten times as long for so few numbers.
+    at, idle = start, 0
+    value: list[float] = start.value.tolist()
+    best = value
+    everyone = np.ones(len(value), bool)
+    whole = [1.0] * len(value)
     share = whole  # of its step that each problem tries next
     while True:
         refresh(at)
         direction = memory.direction(at.grad)
-        slope = np.vecdot(at.grad, direction)
-        at.decrease = np.maximum(slope / -2, 0.0)
+        slope: list[float] = np.vecdot(at.grad, direction).tolist()
+        at.decrease = [max(each / -2, 0.0) for each in slope]
         done = stop(at)
-        if _all(done) or at.n_iter >= max_iter:
-            return at, done
-        moving = (slope < 0) & (share > 0) & ~done
-        every = _all(moving)
-        if not np.count_nonzero(moving) or idle >= _PATIENCE:
-            return at, done
-        if not (every and share is whole):
-            direction *= np.where(moving, share, 0.0)[:, None]
+        if all(done) or at.n_iter >= max_iter:
+            return at, np.array(done)
+        moving = [m < 0 < h and not d for m, h, d in zip(slope, share, done, strict=True)]
+        if idle >= _PATIENCE or not any(moving):
+            return at, np.array(done)
+        together = share is whole and all(moving)
+        if not together:
+            direction *= np.array([h * m for h, m in zip(share, moving, strict=True)])[:, None]
         x = at.x + direction
-        value, grad = objective(x, moving)
-        noises = noise * np.abs(at.value)
-        goes = moving & (value <= at.value + _ARMIJO * share * slope + noises)
-        if _all(goes):
-            share = whole
-        else:
-            stays = ~goes
-            share = np.where(moving & stays, _shorter(share, slope, value - at.value), 1.0)
-            x[stays], grad[stays], value[stays], direction[stays] = at.x[stays], at.grad[stays], at.value[stays], 0
+        values, grad = objective(x, everyone if together else np.array(moving))
+        new: list[float] = values.tolist()
+        goes = [
+            m and v <= old + _ARMIJO * h * down + noise * abs(old)
+            for m, v, old, h, down in zip(moving, new, value, share, slope, strict=True)
+        ]
         n_passes = at.n_passes + 1
-        if share is whole or np.count_nonzero(goes):
-            memory.add(direction, at.grad, grad, goes)
-            at = Point(x, value, grad, at.n_iter + 1, n_passes)
+        if all(goes):
+            share, moved = whole, everyone
+        else:
+            share = [
+                _shorter(h, down, v - old) if m and not g else 1.0
+                for m, g, v, old, h, down in zip(moving, goes, new, value, share, slope, strict=True)
+            ]
+            moved = np.array(goes)
+            stays = ~moved
+            x[stays], grad[stays], values[stays], direction[stays] = at.x[stays], at.grad[stays], at.value[stays], 0
+            new = values.tolist()
+        if any(goes):
+            memory.add(direction, at.grad, grad, moved)
+            at, value = Point(x, values, grad, at.n_iter + 1, n_passes), new
         else:
             at.n_passes = n_passes
-        gained = best - at.value > noises
-        if np.count_nonzero(gained):
-            best, idle = np.where(gained, at.value, best), 0
+        lower = [low - v > noise * abs(v) for low, v in zip(best, value, strict=True)]
+        if any(lower):
+            best, idle = [v if better else low for v, low, better in zip(value, best, lower, strict=True)], 0
         else:
             idle += 1
 
 
-def _all(mask: NDArray[np.bool_]) -> bool:
-    return bool(np.count_nonzero(mask) == len(mask))  # of a few, many times as fast as the method
-
-
-def _shorter(tried: Float64, slope: Float64, rise: Float64) -> Float64:
+def _shorter(tried: float, slope: float, rise: float) -> float:
     """The share of a step to try after too long a one: to the lowest point of the parabola, within limits."""
-    bend = np.where(np.isfinite(rise), rise - tried * slope, np.inf)
-    lowest = -slope * tried**2 / np.maximum(2 * bend, np.finfo(np.float64).tiny)
-    share = np.clip(lowest, _LEAST_CUT * tried, _MOST_CUT * tried)
-    return np.where(share < _SHORTEST_STEP, 0.0, share)
+    bend = rise - tried * slope if math.isfinite(rise) else math.inf
+    lowest = -slope * tried**2 / max(2 * bend, sys.float_info.min)
+    share = min(max(lowest, _LEAST_CUT * tried), _MOST_CUT * tried)
+    return share if share >= _SHORTEST_STEP else 0.0

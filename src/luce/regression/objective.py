@@ -169,29 +169,18 @@ def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = 
         Its mean (B, K, K), and the mean of the centred features (B, D) where each row counts with its share in the
         trace.
     """
-    n, k = len(rows.features), rows.n_classes
+    (n, d), k, row = rows.features.shape, rows.n_classes, rows.loss
     wanted = n if every_row else max(min(_SAMPLE_ROWS, n // 4), 2 * k, 512)
-    step = max(1, -(-n // max(wanted, 1)))
-    sums = np.zeros((rows.n_problems, k * k + rows.features.shape[1] + 2))
+    sums = np.empty((rows.n_problems, k * k + d + 2))
     matrix, offset, center = _operands(rows, weights, bias)
-    nowhere = np.zeros_like(center)
-    for first in range(0, n, step * _SAMPLE_ROWS):
-        chosen = slice(first, first + step * _SAMPLE_ROWS, step)
-        x = rows.features[chosen].astype(center.dtype)
-        x -= center
-        w = rows.weight[chosen].astype(np.float64)
-        z = affine(x, matrix, offset, nowhere, rows.n_threads)
-        traces = np.empty((rows.n_problems, len(x)))
-        for b, row in enumerate(sums):
-            total, traces[b] = rows.loss.curvature(z[:, b * k : (b + 1) * k], w[:, b])
-            row[: k * k] += total.ravel()
-        sums[:, k * k : -2] += traces.astype(x.dtype) @ x
-        sums[:, -2] += traces.sum(axis=1)
-        sums[:, -1] += w.sum(axis=0)
+    _native.linear_curvature(
+        rows.features, center, matrix, offset, rows.weight, row.member, row.beta, row.shape, max(1, -(-n // wanted)),
+        sums, rows.n_threads,
+    )  # fmt: skip
     sums = rows.total(sums)
+    classes, mean, trace, weight = np.split(sums, [k * k, k * k + d, k * k + d + 1], axis=1)
     tiny = np.finfo(np.float64).tiny
-    mean = sums[:, k * k : -2] / np.maximum(sums[:, -2:-1], tiny)
-    return (sums[:, : k * k] / np.maximum(sums[:, -1:], tiny)).reshape(-1, k, k), mean
+    return (classes / np.maximum(weight, tiny)).reshape(-1, k, k), mean / np.maximum(trace, tiny)
 
 
 def gram(rows: Rows, unit: Float64) -> Float64:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,32 +60,13 @@ class RowLoss:
         """Whether adding a number to all logits of a row changes nothing."""
         return self.member in (SOFTMAX, ENTMAX)
 
-    def curvature(self, logits: NDArray[Any], weight: NDArray[Any]) -> tuple[Float64, Float64]:
-        """The loss's second derivative in the logits of rows (n, K), about right.
-
-        For softmax and entmax it is diag(s) - s s' / sum(s) with s = p ** (2 - alpha), times beta squared; Taylor and
-        spherical, whose own may be negative, are given softmax's form.
-
-        Returns:
-            Its sum over the rows, weighted, (K, K), and the weighted trace of each row's, (n,).
-        """
-        z = np.ascontiguousarray(logits, np.float64)
-        w = np.asarray(weight, np.float64) * self.beta**2
-        p = np.empty_like(z)
+    def curvature_at_zero(self, n_classes: int) -> Float64:
+        """The loss's second derivative (K, K) in logits that are all 0; of Taylor and spherical, softmax's form."""
         if self.member == SIGMOID:
-            _native.sigmoid(z.reshape(-1), p.reshape(-1), self.beta, 1)
-            p *= 1 - p
-            return np.diag(w @ p), w * p.sum(axis=1)
-        if self.member == ENTMAX:
-            _native.entmax(z, p, self.beta, 1, self.shape)
-            s = np.where(p > 0, p ** (2 - self.shape), 0.0)
-            mass = s.sum(axis=1)
-            p = s / np.sqrt(mass)[:, None]
-        else:
-            _native.softmax(z, p, self.beta, 1)
-            s, mass = p, np.ones(1)
-        matrix = np.diag(w @ s) - p.T @ (p * w[:, None])
-        return (matrix + matrix.T) / 2, w * (mass - np.einsum("nk,nk->n", p, p))
+            return self.beta**2 / 4 * np.eye(n_classes)
+        mass = float(n_classes) ** (self.shape - 2 if self.member == ENTMAX else -1.0)
+        matrix: Float64 = self.beta**2 * mass * (np.eye(n_classes) - 1 / n_classes)
+        return matrix
 
 
 SOFTMAX_LOSS = RowLoss()

@@ -171,7 +171,7 @@ class Problem:
         if at.x.any() or every_row:
             classes, mean = curvature(self.rough, *self.unpack(at.x), every_row=every_row)
         else:  # the same for every row
-            classes, _ = self.rows.loss.curvature(np.zeros((1, self.rows.n_classes)), np.ones(1))
+            classes = self.rows.loss.curvature_at_zero(self.rows.n_classes)
             classes, mean = np.broadcast_to(classes, (len(at.x), *classes.shape)), np.zeros((len(at.x), len(self.unit)))
         least = np.abs(at.grad[:, self.split :]).max(axis=1) / _BIAS_REACH
         if not every_row:
@@ -281,7 +281,8 @@ class _Search:
         self.problem, self.exact_features, self.provable, self.exact = problem, features, provable, exact
         self.tol, self.max_iter, self.progress = tol, max_iter, progress
         self.room = _ROOM
-        self._penalty = np.where(provable, problem.penalty.strength, 1.0)
+        self._strength: list[float] = problem.penalty.strength.tolist()
+        self._provable: list[bool] = provable.tolist()
         self.last_proof = -1
         self._next_refresh = 0.0
         self._told = time.monotonic()
@@ -333,23 +334,29 @@ class _Search:
             noise=_NOISE[dtype],
         )
 
-    def stop(self, at: Point) -> NDArray[np.bool_]:
+    def stop(self, at: Point) -> list[bool]:
         """Which problems are done: a gap that leaves room for the proof, or no decrease to be expected."""
-        decrease = np.zeros(len(at.x)) if at.decrease is None else at.decrease
-        size = np.abs(at.value if self.exact else self.zero)
-        allowed = self.room * self.tol * size
-        enough = allowed * (_DOUBT if self.exact else 1.0)
-        done = decrease <= np.where(self.provable, _EPS * size, enough)
         weights, bias = at.grad[:, : self.problem.split], at.grad[:, self.problem.split :]
-        gap = np.vecdot(weights, weights) / (2 * self._penalty)
-        near = self.provable & (gap <= allowed)
-        if near.any():
-            gap += np.vecdot(bias, self.metric.bias_step(bias)) / 2
-            done |= near & (gap <= allowed)
+        decreases = [0.0] * len(at.x) if at.decrease is None else at.decrease
+        sizes = np.abs(at.value if self.exact else self.zero).tolist()
+        of_weights = np.vecdot(weights, weights).tolist()
+        of_bias: list[float] = []
+        done, left = [], []
+        for b, (decrease, size) in enumerate(zip(decreases, sizes, strict=True)):
+            allowed = self.room * self.tol * size
+            if not self._provable[b]:
+                done.append(decrease <= allowed * (_DOUBT if self.exact else 1.0))
+                left.append(decrease / max(size, 1e-300))
+                continue
+            gap = of_weights[b] / (2 * self._strength[b])
+            if gap <= allowed:
+                of_bias = of_bias or np.vecdot(bias, self.metric.bias_step(bias)).tolist()
+                gap += of_bias[b] / 2
+            done.append(decrease <= _EPS * size or gap <= allowed)
+            left.append(gap / max(size, 1e-300))
         if self.progress is not None and time.monotonic() - self._told > 1:
             self._told = time.monotonic()
-            left = np.where(self.provable, gap, decrease) / np.maximum(size, 1e-300)
-            self.progress(at.n_iter, float(at.value.max()), float(left.max()))
+            self.progress(at.n_iter, float(at.value.max()), max(left))
         return done
 
     def refresh(self, at: Point) -> None:

@@ -205,13 +205,13 @@ def wide() -> list[str]:
     n, d, k = 100_000, 512, 1000
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, d), np.float32)
-    weights, bias = rng.standard_normal((1, k, d)) / 50, np.zeros((1, k))
+    points = np.hstack([rng.standard_normal((1, k * d)) / 50, np.zeros((1, k))])
     rows = Rows(x, rng.integers(k, size=n), np.full((n, 1), 1 / n, np.float32), np.zeros(d), k, n_threads=2)
-    matrix, out = weights[0].astype(np.float32), np.empty((n, k), np.float32)
+    matrix, out = points[0, : k * d].reshape(k, d).astype(np.float32), np.empty((n, k), np.float32)
 
     def ours_pass() -> None:
         with threadpool_limits(1):
-            loss_and_grad(rows, weights, bias)
+            loss_and_grad(rows, points, np.zeros(1))
 
     taken = times({"product": lambda: np.matmul(x, matrix.T, out=out), "pass": ours_pass}, 7)
     product, one = (statistics.median(taken[key]) for key in ("product", "pass"))
@@ -249,11 +249,12 @@ def measure_peak(case: str) -> None:
     else:
         n, d, k = 100_000, 512, 1000
         x32 = rng.standard_normal((n, d), np.float32)
-        weights, bias = rng.standard_normal((1, k, d)) / 50, np.zeros((1, k))
+        points = np.hstack([rng.standard_normal((1, k * d)) / 50, np.zeros((1, k))])
         target, weight = rng.integers(k, size=n), np.full((n, 1), 1 / n, np.float32)
         small = Rows(x32[:2000], target[:2000], weight[:2000], np.zeros(d), k, n_threads=2)
-        loss_and_grad(small, weights, bias)
-        work = functools.partial(loss_and_grad, Rows(x32, target, weight, np.zeros(d), k, n_threads=2), weights, bias)
+        rows = Rows(x32, target, weight, np.zeros(d), k, n_threads=2)
+        loss_and_grad(small, points, np.zeros(1))
+        work = functools.partial(loss_and_grad, rows, points, np.zeros(1))
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = status("VmRSS")
     work()

@@ -225,36 +225,40 @@ void bind_family(nb::module_& m) {
 }
 
 template <class T, class X>
-luce::LinearRows<T, X> linear_rows(const Rows<const X>& x, const Column<const T>& center,
-                                   const Rows<const T>& matrix, const Column<const T>& offset) {
-  const std::size_t d = x.shape(1), m = matrix.shape(0);
-  expect(center.shape(0) == d && matrix.shape(1) == d, "center and matrix must have the columns of x");
+luce::LinearRows<T, X> linear_rows(const Rows<const X>& x, const Column<const T>& center, std::size_t m) {
+  expect(center.shape(0) == x.shape(1), "center must have the columns of x");
+  return {x.data(), x.shape(0), x.shape(1), m, center.data()};
+}
+
+template <class T>
+luce::LinearMap<T> linear_map(const Rows<const T>& matrix, const Column<const T>& offset, std::size_t d) {
+  const std::size_t m = matrix.shape(0);
+  expect(matrix.shape(1) == d, "matrix must have the columns of x");
   expect(offset.shape(0) == m && m > 0, "offset must have one entry for each row of matrix");
-  return {x.data(), x.shape(0), d, m, center.data(), matrix.data(), offset.data()};
+  return {matrix.data(), offset.data(), m};
 }
 
 template <class T>
 luce::RowLoss<T> row_loss(int member, const Target& classes,
                           const std::optional<Rows<const T>>& distributions, const Rows<const T>& weight,
-                          std::size_t n, std::size_t m, luce::Parameters p) {
+                          std::size_t n, std::size_t problems, std::size_t k, luce::Parameters p) {
   using Table = luce::Table<T>;
   constexpr luce::MemberKernels<T> Table::* members[] = {&Table::softmax, &Table::taylor, &Table::spherical,
                                                          &Table::entmax};
   const Table& table = kernels_of<T>();
-  const std::size_t problems = weight.shape(1);
-  expect(weight.shape(0) == n && problems > 0 && m % problems == 0,
-         "weight must have shape (n, B), B k rows");
+  expect(weight.shape(0) == n && weight.shape(1) == problems && problems > 0,
+         "weight must have shape (n, B)");
   expect(member >= 0 && member <= 4, "no such loss");
   expect(classes.has_value() != distributions.has_value(), "either classes or distributions");
   luce::RowLoss<T> loss{
       .weight = weight.data(), .problems = problems, .parameters = p, .shifts = member == 0 || member == 3};
   if (classes) {
     expect(member < 4 && classes->shape(0) == n, "classes must have one entry for each row");
-    expect_classes(classes->data(), n, m / problems);
+    expect_classes(classes->data(), n, k);
     loss.classes = classes->data();
     loss.by_class = (table.*members[member]).loss;
   } else {
-    expect(distributions->shape(0) == n && distributions->shape(1) == m / problems,
+    expect(distributions->shape(0) == n && distributions->shape(1) == k,
            "distributions must have shape (n, k)");
     loss.distributions = distributions->data();
     loss.by_distribution = member < 4 ? (table.*members[member]).soft_loss : table.sigmoid_loss;
@@ -266,32 +270,39 @@ template <class T, class X>
 void bind_linear(nb::module_& m) {
   m.def(
       "linear_pass",
-      [](Rows<const X> x, Column<const T> center, Rows<const T> matrix, Column<const T> offset,
-         Target classes, std::optional<Rows<const T>> distributions, Rows<const T> weight,
-         Column<double> loss, Rows<double> grad, Column<double> grad_offset, int member, double beta,
-         double shape, double margin, int n_threads) {
-        const auto rows = linear_rows<T, X>(x, center, matrix, offset);
-        const auto row = row_loss<T>(member, classes, distributions, weight, rows.n, rows.m,
+      [](Rows<const X> x, Column<const T> center, Rows<const double> points,
+         std::optional<Column<const double>> unit, Column<const double> strength, Target classes,
+         std::optional<Rows<const T>> distributions, Rows<const T> weight, Column<double> value,
+         Rows<double> grad, int member, double beta, double shape, double margin, int n_threads) {
+        const std::size_t d = x.shape(1), problems = points.shape(0), size = points.shape(1);
+        expect(size > 0 && size % (d + 1) == 0, "points must have shape (B, k d + k)");
+        const std::size_t k = size / (d + 1);
+        const auto rows = linear_rows<T, X>(x, center, problems * k);
+        const auto row = row_loss<T>(member, classes, distributions, weight, rows.n, problems, k,
                                      {beta, shape, margin, nullptr, 0});
-        expect(loss.shape(0) == row.problems && grad_offset.shape(0) == rows.m && grad.shape(0) == rows.m &&
-                   grad.shape(1) == rows.d,
-               "loss must have shape (B), grad (m, d), grad_offset (m)");
+        expect(!unit || unit->shape(0) == d, "unit must have the columns of x");
+        expect(strength.shape(0) == problems && value.shape(0) == problems && grad.shape(0) == problems &&
+                   grad.shape(1) == size,
+               "strength and value must have shape (B), grad that of points");
+        const luce::LinearMap<double> map{points.data(), points.data() + k * d, k, size,
+                                          unit ? unit->data() : nullptr};
         nb::gil_scoped_release unlocked;
-        luce::linear_pass(kernels_of<T>(), rows, row, loss.data(), grad.data(), grad_offset.data(),
+        luce::linear_pass(kernels_of<T>(), rows, map, row, strength.data(), value.data(), grad.data(),
                           rows.n * rows.d * rows.m < kLinearGrain ? 1 : n_threads);
       },
-      "x"_a.noconvert(), "center"_a.noconvert(), "matrix"_a.noconvert(), "offset"_a.noconvert(),
-      "classes"_a.noconvert().none(), "distributions"_a.noconvert().none(), "weight"_a.noconvert(),
-      "loss"_a.noconvert(), "grad"_a.noconvert(), "grad_offset"_a.noconvert(), "member"_a, "beta"_a,
-      "shape"_a, "margin"_a, "n_threads"_a);
+      "x"_a.noconvert(), "center"_a.noconvert(), "points"_a.noconvert(), "unit"_a.noconvert().none(),
+      "strength"_a.noconvert(), "classes"_a.noconvert().none(), "distributions"_a.noconvert().none(),
+      "weight"_a.noconvert(), "value"_a.noconvert(), "grad"_a.noconvert(), "member"_a, "beta"_a, "shape"_a,
+      "margin"_a, "n_threads"_a);
   m.def(
       "linear_logits",
       [](Rows<const X> x, Column<const T> center, Rows<const T> matrix, Column<const T> offset, Rows<T> out,
          int n_threads) {
-        const auto rows = linear_rows<T, X>(x, center, matrix, offset);
+        const auto rows = linear_rows<T, X>(x, center, matrix.shape(0));
+        const auto map = linear_map<T>(matrix, offset, rows.d);
         expect(out.shape(0) == rows.n && out.shape(1) == rows.m, "out must have shape (n, m)");
         nb::gil_scoped_release unlocked;
-        luce::linear_logits(kernels_of<T>(), rows, out.data(),
+        luce::linear_logits(kernels_of<T>(), rows, map, out.data(),
                             rows.n * rows.d * rows.m < kLinearGrain ? 1 : n_threads);
       },
       "x"_a.noconvert(), "center"_a.noconvert(), "matrix"_a.noconvert(), "offset"_a.noconvert(),
@@ -301,7 +312,8 @@ void bind_linear(nb::module_& m) {
       [](Rows<const X> x, Column<const T> center, Rows<const T> matrix, Column<const T> offset,
          Rows<const T> weight, int member, double beta, double shape, std::size_t step, Rows<double> sums,
          int n_threads) {
-        const auto rows = linear_rows<T, X>(x, center, matrix, offset);
+        const auto rows = linear_rows<T, X>(x, center, matrix.shape(0));
+        const auto map = linear_map<T>(matrix, offset, rows.d);
         const std::size_t problems = weight.shape(1);
         expect(weight.shape(0) == rows.n && problems > 0 && rows.m % problems == 0,
                "weight must have shape (n, B), B k rows");
@@ -313,7 +325,7 @@ void bind_linear(nb::module_& m) {
                           : member == 3 ? luce::Bend::entmax
                                         : luce::Bend::softmax;
         nb::gil_scoped_release unlocked;
-        luce::linear_curvature(kernels_of<T>(), rows, weight.data(), problems, step, form, beta, shape,
+        luce::linear_curvature(kernels_of<T>(), rows, map, weight.data(), problems, step, form, beta, shape,
                                sums.data(), rows.n / step * rows.d * rows.m < kLinearGrain ? 1 : n_threads);
       },
       "x"_a.noconvert(), "center"_a.noconvert(), "matrix"_a.noconvert(), "offset"_a.noconvert(),
@@ -323,10 +335,9 @@ void bind_linear(nb::module_& m) {
       [](Rows<const X> x, Column<const T> center, Column<const T> weight, Column<double> first,
          Column<double> second, int n_threads) {
         const std::size_t n = x.shape(0), d = x.shape(1);
-        expect(center.shape(0) == d && first.shape(0) == d && second.shape(0) == d,
-               "one entry for each column");
+        expect(first.shape(0) == d && second.shape(0) == d, "one entry for each column");
         expect(weight.shape(0) == n, "weight must have one entry for each row");
-        const luce::LinearRows<T, X> rows{x.data(), n, d, 0, center.data(), nullptr, nullptr};
+        const auto rows = linear_rows<T, X>(x, center, 0);
         nb::gil_scoped_release unlocked;
         luce::linear_moments(kernels_of<T>(), rows, weight.data(), first.data(), second.data(),
                              n * d < kLinearGrain ? 1 : n_threads);

@@ -34,13 +34,13 @@ double bend(T* p, std::size_t k, Bend form, double alpha) {
 // beta squared, summed over the rows: sums (B, k k + d + 2) = the matrix, x - center times each row's trace,
 // the traces, the weights (n, B).
 template <class T, class X>
-void linear_curvature(const Table<T>& table, const LinearRows<T, X>& rows, const T* weight,
-                      std::size_t problems, std::size_t step, Bend form, double beta, double alpha,
-                      double* sums, int n_threads) {
+void linear_curvature(const Table<T>& table, const LinearRows<T, X>& rows, const LinearMap<T>& map,
+                      const T* weight, std::size_t problems, std::size_t step, Bend form, double beta,
+                      double alpha, double* sums, int n_threads) {
   using namespace linear;
   const auto& kernels = kernels_for<T, X>(table);
   const std::size_t m = rows.m, k = m / problems, d = rows.d, n = (rows.n + step - 1) / step;
-  const Padded<T> given(rows.matrix, rows.offset, rows.center, m, d, m, m);
+  const Padded<T> given(map, rows.center, m, d);
   const std::size_t wide = padded(k), of_problem = k * wide + given.stride, most = block_rows(rows);
   const std::size_t count = std::clamp<std::size_t>(
       n / kRunRows, 1,

@@ -69,6 +69,13 @@ std::vector<Group> grouped(const T* weight, std::size_t problems, std::vector<st
   return groups;
 }
 
+inline double sum_of_squares(const double* from, std::size_t n) {
+  constexpr std::size_t chains = 8;  // side by side: each addition waits for the one before
+  double sums[chains] = {};
+  for (std::size_t i = 0; i < n; ++i) sums[i % chains] += from[i] * from[i];
+  return std::accumulate(sums, sums + chains, 0.0);
+}
+
 // What a thread needs for a run and its blocks of rows; kept from call to call, since small passes would
 // spend their time on getting it.
 template <class T, class X>
@@ -187,14 +194,16 @@ template <class T, class X>
 
 }  // namespace linear
 
-// Weighted losses (B), gradient (m, d) and gradient in the offset (m), each summed over the rows.
+// value (B) = each problem's weighted losses, summed over the rows, + strength (B) / 2 times the sum of the
+// squares of its weights in the map; grad (B, apart) = the gradient of that in the map, whose offsets follow
+// its weights.
 template <class T, class X>
-void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowLoss<T>& loss, double* value,
-                 double* grad, double* grad_offset, int n_threads) {
+void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const LinearMap<double>& map,
+                 const RowLoss<T>& loss, const double* strength, double* value, double* grad, int n_threads) {
   using namespace linear;
-  const std::size_t k = rows.m / loss.problems;
+  const std::size_t k = map.k, d = rows.d, kd = k * d;
   const bool one_less = loss.shifts && k > 1 && (loss.problems == 1 || k >= kEnoughOutputs);
-  const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, k, one_less ? k - 1 : k);
+  const Padded<T> padded(map, rows.center, rows.m, d, one_less);
   const std::size_t bytes = (rows.m * padded.stride + 1) * sizeof(T);
   const std::size_t most = std::max<std::size_t>(8, std::min(kMostRuns, kRunBytes / bytes));
   const std::size_t even = (rows.n / kRunRows + 1) / 2 * 2;  // two threads have as many each
@@ -205,23 +214,31 @@ void linear_pass(const Table<T>& table, const LinearRows<T, X>& rows, const RowL
     for (std::size_t i = first; i < last; ++i)
       run(table, rows, loss, padded, rows.n * i / count, rows.n * (i + 1) / count, scratch, sums[i]);
   });
-  std::fill_n(value, loss.problems, 0);
-  std::fill_n(grad, rows.m * rows.d, 0);
-  for (const Sums<T>& part : sums)
-    for (std::size_t j = 0; j < loss.problems; ++j) value[j] += part.loss[j];
-  std::copy_n(sums[0].grad_offset.data(), rows.m, grad_offset);
-  for (std::size_t i = 1; i < count; ++i)
-    for (std::size_t q = 0; q < rows.m; ++q) grad_offset[q] += sums[i].grad_offset[q];
   const std::size_t numbers = count * rows.m * padded.stride;
   split_rows(rows.m, numbers < kFewNumbers ? 1 : n_threads, 1, [&](std::size_t first, std::size_t last) {
-    for (std::size_t q = first; q < last; ++q)
-      for (const Sums<T>& part : sums)
-        table.add_wide(part.grad.data() + q * padded.stride, rows.d, grad + q * rows.d);
+    for (std::size_t q = first; q < last; ++q) {
+      double* to = grad + q / k * map.apart;
+      std::fill_n(to + q % k * d, d, 0);
+      to[kd + q % k] = 0;
+      for (const Sums<T>& part : sums) {
+        table.add_wide(part.grad.data() + q * padded.stride, d, to + q % k * d);
+        to[kd + q % k] += part.grad_offset[q];
+      }
+    }
   });
-  if (one_less)
-    for (std::size_t q = k - 1; q < rows.m; q += k)
-      for (std::size_t i = q + 1 - k; i < q; ++i)
-        for (std::size_t j = 0; j < rows.d; ++j) grad[q * rows.d + j] -= grad[i * rows.d + j];
+  for (std::size_t b = 0; b < loss.problems; ++b) {
+    double* of_weights = grad + b * map.apart;
+    for (std::size_t i = 0; one_less && i + 1 < k; ++i)
+      for (std::size_t j = 0; j < d; ++j) of_weights[kd - d + j] -= of_weights[i * d + j];
+    const double* weights = map.weights + b * map.apart;
+    for (std::size_t i = 0; i < kd; i += d)
+      for (std::size_t j = 0; j < d; ++j) {
+        if (map.unit) of_weights[i + j] *= map.unit[j];
+        of_weights[i + j] += strength[b] * weights[i + j];
+      }
+    value[b] = strength[b] / 2 * sum_of_squares(weights, kd);
+    for (const Sums<T>& part : sums) value[b] += part.loss[b];
+  }
 }
 
 }  // namespace luce

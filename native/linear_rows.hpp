@@ -10,12 +10,21 @@
 
 namespace luce {
 
-// B problems of k classes share rows x (n, d); their matrices stand below each other, m = B k.
+// B problems of k classes share rows x (n, d): m = B k outputs.
 template <class T, class X>
 struct LinearRows {
   const X* x;
   std::size_t n, d, m;
-  const T *center, *matrix, *offset;  // (d), (m, d), (m): logits = (x - center) matrix' + offset
+  const T* center;  // (d)
+};
+
+// What makes logits of rows: (x - center) weights' + offset. The weights (k, d) and the offset (k) of each
+// problem lie `apart` numbers from those of the one before; weights count times unit (d), if any.
+template <class S>
+struct LinearMap {
+  const S *weights, *offset;
+  std::size_t k, apart = 0;
+  const S* unit = nullptr;
 };
 
 namespace linear {
@@ -40,33 +49,38 @@ const LinearKernels<T, X>& kernels_for(const Table<T>& table) {
     return table.linear_f64;
 }
 
-// The matrix, the offset and the center, whole lines of the caches, with zeros that fill them up. Of
-// `outputs` of every k rows of the matrix, and of the offset, what they are beyond the k-th, if those are
-// fewer.
+// The matrix (m, stride) and the offset (m) of a map and the center (stride), rounded to the dtype of the
+// arithmetic, whole lines of the caches, with zeros that fill them up. With `one_less` each problem's less
+// those of its last class, and of that class nothing.
 template <class T>
 struct Padded {
   static constexpr std::size_t kLine = 64 / sizeof(T);
-  std::size_t stride, outputs;
+  std::size_t stride, outputs;  // of a problem
   std::vector<T> numbers, offset;
   T *center, *matrix;
 
-  Padded(const T* from, const T* bias, const T* mean, std::size_t m, std::size_t d, std::size_t k,
-         std::size_t outputs)
-      : stride(padded(d)), outputs(outputs), numbers((m + 1) * stride + kLine), offset(m) {
+  template <class S>
+  Padded(const LinearMap<S>& map, const T* mean, std::size_t m, std::size_t d, bool one_less = false)
+      : stride(padded(d)),
+        outputs(one_less ? map.k - 1 : map.k),
+        numbers((m + 1) * stride + kLine),
+        offset(m) {
     void* start = numbers.data();
     std::size_t room = numbers.size() * sizeof(T);
     center = static_cast<T*>(std::align(64, (m + 1) * stride * sizeof(T), start, room));
     matrix = center + stride;
     std::copy_n(mean, d, center);
-    if (bias) std::copy_n(bias, m, offset.data());
-    for (std::size_t i = 0; i < m; ++i) std::copy_n(from + i * d, d, matrix + i * stride);
-    if (outputs < k)
-      for (std::size_t i = 0; i < m; ++i) {
-        const std::size_t base = i / k * k + k - 1;
-        if (i == base) continue;
-        offset[i] -= bias[base];
-        for (std::size_t j = 0; j < d; ++j) matrix[i * stride + j] -= from[base * d + j];
-      }
+    const std::vector<S> zeros(d), ones(map.unit ? 0 : d, S(1));
+    const S* unit = map.unit ? map.unit : ones.data();
+    for (std::size_t i = 0; i < m; ++i) {
+      const std::size_t problem = i / map.k * map.apart, q = i % map.k, last = map.k - 1;
+      if (q == outputs) continue;
+      const S *bias = map.offset + problem, *from = map.weights + problem;
+      const S *row = from + q * d, *base = one_less ? from + last * d : zeros.data();
+      offset[i] = static_cast<T>(one_less ? bias[q] - bias[last] : bias[q]);
+      for (std::size_t j = 0; j < d; ++j)
+        matrix[i * stride + j] = static_cast<T>((row[j] - base[j]) * unit[j]);
+    }
   }
   Padded(const Padded&) = delete;
 };
@@ -75,9 +89,10 @@ struct Padded {
 
 // Logits (n, m).
 template <class T, class X>
-void linear_logits(const Table<T>& table, const LinearRows<T, X>& rows, T* out, int n_threads) {
+void linear_logits(const Table<T>& table, const LinearRows<T, X>& rows, const LinearMap<T>& map, T* out,
+                   int n_threads) {
   using namespace linear;
-  const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, rows.m, rows.m);
+  const Padded<T> padded(map, rows.center, rows.m, rows.d);
   split_rows(rows.n, n_threads, 4, [&](std::size_t first, std::size_t last) {
     const std::size_t most = block_rows(rows);
     std::vector<const X*> x(most);
@@ -95,7 +110,7 @@ template <class T, class X>
 void linear_moments(const Table<T>& table, const LinearRows<T, X>& rows, const T* weight, double* first,
                     double* second, int n_threads) {
   using namespace linear;
-  const Padded<T> padded(rows.matrix, rows.offset, rows.center, rows.m, rows.d, 1, 1);
+  const Padded<T> padded(LinearMap<T>{nullptr, nullptr, 1}, rows.center, 0, rows.d);
   const std::size_t count = std::clamp<std::size_t>(rows.n / kRunRows, 1, kMostRuns),
                     block = block_rows(rows);
   std::vector<std::vector<double>> sums(count);

@@ -83,15 +83,26 @@ def case(
     )
 
 
+def points_of(c: Case) -> Array:
+    """The weights and biases of each problem (B, K D + K)."""
+    b = c.weight.shape[1]
+    return np.hstack([c.matrix.reshape(b, -1), c.offset.reshape(b, -1)]).astype(np.float64)
+
+
+def sums_of(value: Array, grad: Array, d: int) -> Sums:
+    k = grad.shape[1] // (d + 1)
+    return Sums(value, grad[:, : k * d].reshape(-1, d), grad[:, k * d :].reshape(-1))
+
+
 def native_pass(c: Case, n_threads: int = 1) -> Sums:
     classes, distributions = (c.target, None) if c.target.ndim == 1 else (None, c.target)
-    m, d = c.matrix.shape
-    out = Sums(np.full(c.weight.shape[1], np.nan), np.full((m, d), np.nan), np.full(m, np.nan))
+    points = points_of(c)
+    value, grad = np.full(len(points), np.nan), np.full(points.shape, np.nan)
     _native.linear_pass(
-        c.x, c.center, c.matrix, c.offset, classes, distributions, c.weight, out.loss, out.grad, out.grad_offset,
+        c.x, c.center, points, None, np.zeros(len(points)), classes, distributions, c.weight, value, grad,
         c.loss.member, c.loss.beta, c.loss.shape, c.loss.margin, n_threads,
     )  # fmt: skip
-    return out
+    return sums_of(value, grad, c.x.shape[1])
 
 
 def centred(c: Case) -> Array:
@@ -387,13 +398,32 @@ def test_nothing_is_read_or_written_beyond_the_ends(isa: str) -> None:
         fenced = np.full(c.x.size + 64, np.nan, np.float32)
         inner = fenced[32:-32].reshape(c.x.shape)
         inner[:] = c.x
-        grad = np.full((m + 2, d), 7.0)
+        grad = np.full((3, m * d + m), 7.0)
         _native.linear_pass(
-            inner, c.center, c.matrix, c.offset, c.target, None, c.weight, np.empty(1), grad[1:-1], np.empty(m),
+            inner, c.center, points_of(c), None, np.zeros(1), c.target, None, c.weight, np.empty(1), grad[1:-1],
             SOFTMAX, 1.0, 0.0, 0.0, 1,
         )  # fmt: skip
-        assert grad[1:-1].tobytes() == expected.grad.tobytes()
+        assert grad[1, : m * d].tobytes() == expected.grad.tobytes()
         assert (grad[[0, -1]] == 7).all()
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+@pytest.mark.parametrize("problems", [1, 2])
+def test_a_penalty_and_units_are_those_that_are_written_down(problems: int, k: int, isa: str) -> None:
+    c = case(200, 19, k, "float64", "float64", problems=problems)
+    rng = np.random.default_rng(k)
+    unit, strength = rng.uniform(0.5, 2, 19), rng.uniform(0.1, 1, problems)
+    points = points_of(c)
+    alone = native_pass(Case(c.x, c.center, c.matrix * unit, c.offset, c.target, c.weight))
+    value, grad = np.full(problems, np.nan), np.full(points.shape, np.nan)
+    _native.linear_pass(
+        c.x, c.center, points, unit, strength, c.target, None, c.weight, value, grad, SOFTMAX, 1.0, 0.0, 0.0, 1
+    )  # fmt: skip
+    found, weights = sums_of(value, grad, 19), points[:, : k * 19]
+    np.testing.assert_allclose(found.loss, alone.loss + strength / 2 * np.sum(weights**2, axis=1), rtol=1e-13)
+    penalised = alone.grad * unit + np.repeat(strength, k)[:, None] * c.matrix
+    np.testing.assert_allclose(found.grad, penalised, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(found.grad_offset, alone.grad_offset, rtol=1e-11, atol=1e-14)
 
 
 def test_a_row_of_weight_zero_may_hold_anything_large(isa: str) -> None:
@@ -412,14 +442,14 @@ def arguments(**changes: Any) -> dict[str, Any]:
     given = {
         "x": c.x,
         "center": c.center,
-        "matrix": c.matrix,
-        "offset": c.offset,
+        "points": points_of(c),
+        "unit": None,
+        "strength": np.zeros(1),
         "classes": c.target,
         "distributions": None,
         "weight": c.weight,
-        "loss": np.empty(1),
-        "grad": np.empty((3, 4)),
-        "grad_offset": np.empty(3),
+        "value": np.empty(1),
+        "grad": np.empty((1, 15)),
         "member": SOFTMAX,
         "beta": 1.0,
         "shape": 0.0,
@@ -432,9 +462,12 @@ def arguments(**changes: Any) -> dict[str, Any]:
 F32 = np.float32
 WRONG_PASSES: list[dict[str, Any]] = [
     {"center": np.zeros(5, F32)},
-    {"matrix": np.zeros((3, 5), F32)},
-    {"offset": np.zeros(4, F32)},
-    {"offset": np.zeros(0, F32), "matrix": np.zeros((0, 4), F32), "grad": np.empty((0, 4)), "grad_offset": np.empty(0)},
+    {"points": np.zeros((1, 14))},
+    {"points": np.zeros((2, 15))},
+    {"points": np.zeros((1, 0)), "grad": np.empty((1, 0))},
+    {"points": np.zeros((1, 10)), "grad": np.empty((1, 10))},  # two classes, of which there are three
+    {"unit": np.ones(5)},
+    {"strength": np.ones(2)},
     {"classes": np.zeros(5, np.int64)},
     {"classes": np.full(6, 3)},
     {"classes": np.zeros(6, np.int64), "distributions": np.full((6, 3), 1 / 3, F32)},
@@ -444,10 +477,9 @@ WRONG_PASSES: list[dict[str, Any]] = [
     {"weight": np.ones((5, 1), F32)},
     {"weight": np.ones((6, 2), F32)},
     {"weight": np.ones((6, 0), F32)},
-    {"loss": np.empty(2)},
-    {"grad": np.empty((3, 3))},
-    {"grad": np.empty((2, 4))},
-    {"grad_offset": np.empty(2)},
+    {"value": np.empty(2)},
+    {"grad": np.empty((1, 14))},
+    {"grad": np.empty((2, 15))},
     {"member": 5},
     {"member": -1},
     {"member": SIGMOID},  # with classes
@@ -458,14 +490,15 @@ WRONG_TYPES: list[dict[str, Any]] = [
     {"x": np.zeros((6, 8), F32)[:, ::2]},
     {"x": np.zeros(6, F32)},
     {"center": np.zeros(4)},
-    {"matrix": np.zeros((3, 4))},
-    {"offset": np.zeros(3)},
+    {"points": np.zeros((1, 15), F32)},
+    {"unit": np.ones(4, F32)},
+    {"strength": np.zeros(1, F32)},
     {"weight": np.ones((6, 1))},
     {"weight": np.ones(6, F32)},
     {"classes": np.zeros(6, np.int32)},
-    {"loss": np.empty(1, F32)},
-    {"grad": np.empty((3, 4), F32)},
-    {"grad": np.empty((4, 3)).T},
+    {"value": np.empty(1, F32)},
+    {"grad": np.empty((1, 15), F32)},
+    {"grad": np.empty((1, 30))[:, ::2]},
 ]
 
 
@@ -483,7 +516,7 @@ def test_a_pass_refuses_arrays_of_another_kind(changes: dict[str, Any]) -> None:
 
 
 def test_a_pass_does_not_write_to_what_is_read_only() -> None:
-    grad = np.empty((3, 4))
+    grad = np.empty((1, 15))
     grad.setflags(write=False)
     with pytest.raises(TypeError, match="incompatible"):
         _native.linear_pass(**arguments(grad=grad))
@@ -514,12 +547,7 @@ def test_many_outputs_are_the_plain_sum_on_any_number_of_threads(
         found = []
         for n_threads in (1, 2, 5):
             rows = Rows(c.x, c.target, c.weight, c.center.astype(np.float64), k, c.loss, True, n_threads)
-            loss, grad, grad_bias = loss_and_grad(
-                rows,
-                c.matrix.astype(np.float64).reshape(problems, k, -1),
-                c.offset.astype(np.float64).reshape(problems, k),
-            )
-            found.append(Sums(loss, grad.reshape(problems * k, -1), grad_bias.reshape(-1)))
+            found.append(sums_of(*loss_and_grad(rows, points_of(c), np.zeros(problems)), 20))
         assert off(found[0], *plain_pass(c)) == [], name
         assert_same_bits(found[1], found[0])
         assert_same_bits(found[2], found[0])

@@ -18,6 +18,10 @@ from luce.regression.preconditioner import preconditioner, spectrum
 from tests import plain_regression as plain
 
 
+def packed(weights: NDArray[Any], bias: NDArray[Any]) -> NDArray[np.float64]:
+    return np.hstack([weights.reshape(len(bias), -1), bias])
+
+
 @given(st.integers(0, 10_000), st.sampled_from([np.uint8, np.float32, np.float64]), st.integers(1, 3), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_the_gradient_is_that_of_the_loss(seed: int, dtype: type, n_problems: int, intercept: bool) -> None:
@@ -28,12 +32,18 @@ def test_the_gradient_is_that_of_the_loss(seed: int, dtype: type, n_problems: in
     rows, _ = plain.rows_of(x, y, rng.random((n, n_problems)), intercept=intercept)
     weights = rng.normal(size=(n_problems, k, d)) / 5
     bias = rng.normal(size=(n_problems, k)) * intercept
+    strength, unit = rng.random(n_problems), rng.uniform(0.5, 2, d)
+    loss, grad, grad_bias = plain.mean_loss(rows, weights * unit, bias)
+    expected = (
+        loss + strength / 2 * np.sum(weights**2, axis=(1, 2)),
+        packed(grad * unit + strength[:, None, None] * weights, grad_bias),
+    )
     # float64: some hundred roundings of numbers below 100; float32 likewise
     for work, room in ((np.float64, 1e-12), (np.float32, 1e-4)):
-        for found, expected in zip(
-            loss_and_grad(rows.at(work), weights, bias), plain.mean_loss(rows, weights, bias), strict=True
+        for found, other in zip(
+            loss_and_grad(rows.at(work), packed(weights, bias), strength, unit), expected, strict=True
         ):
-            np.testing.assert_allclose(found, expected, atol=room, rtol=room)
+            np.testing.assert_allclose(found, other, atol=room, rtol=room)
     z = np.einsum("nd,bkd->nbk", x.astype(np.float64) - rows.center, weights) + bias
     np.testing.assert_allclose(logits(rows, weights, bias), z, atol=1e-12)
 
@@ -50,10 +60,14 @@ def test_rows_count_only_where_they_have_weight(k: int, n_problems: int) -> None
     x[weight[:, 0] == 0] += 3
     rows, _ = plain.rows_of(x, y, weight, n_classes=k)
     weights, bias = rng.normal(size=(n_problems, k, d)) / 5, rng.normal(size=(n_problems, k))
-    for found, expected in zip(loss_and_grad(rows, weights, bias), plain.mean_loss(rows, weights, bias), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-12)
-    threaded = loss_and_grad(replace(rows, n_threads=3), weights, bias)
-    for found, other in zip(loss_and_grad(rows, weights, bias), threaded, strict=True):
+    strength, points = rng.random(n_problems), packed(weights, bias)
+    value, gradient = loss_and_grad(rows, points, strength)
+    loss, grad, grad_bias = plain.mean_loss(rows, weights, bias)
+    np.testing.assert_allclose(value, loss + strength / 2 * np.sum(weights**2, axis=(1, 2)), atol=1e-12)
+    penalised = packed(grad + strength[:, None, None] * weights, grad_bias)
+    np.testing.assert_allclose(gradient, penalised, atol=1e-12)
+    threaded = loss_and_grad(replace(rows, n_threads=3), points, strength)
+    for found, other in zip((value, gradient), threaded, strict=True):
         np.testing.assert_array_equal(found, other)
 
 

@@ -133,33 +133,47 @@ def affine(features: NDArray[Any], matrix: Floats, offset: Floats, center: Float
     return out
 
 
-def loss_and_grad(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Float64, Float64]:
-    """Weighted mean loss of each problem and its gradient, without the penalty.
+def loss_and_grad(
+    rows: Rows, points: Float64, strength: Float64, unit: Float64 | None = None
+) -> tuple[Float64, Float64]:
+    """Weighted mean loss of each problem plus `strength / 2` times the squares of its weights, and the gradient.
 
     Args:
         rows: the data.
-        weights: (B, K, D), applied to the raw features.
-        bias: (B, K), of the centred features: logits = (x - center) @ weights.T + bias.
+        points: (B, K D + K), of each problem the weights (K, D) in units of 1 / `unit`, then the biases of the centred
+            features: logits = (x - center) @ (weights * unit).T + bias.
+        strength: (B,).
+        unit: (D,); ones by default.
 
     Returns:
-        Loss (B,), gradient in weights (B, K, D), gradient in bias (B, K), all float64.
+        Values (B,) and gradients (B, K D + K), float64.
     """
-    matrix, offset, center = _operands(rows, weights, bias)
-    (m, d), b = matrix.shape, len(weights)
-    sums = np.zeros(b + m + m * d)
-    if m <= _FEW_OUTPUTS:
+    (n_problems, size), k, d = points.shape, rows.n_classes, rows.features.shape[1]
+    sums = np.empty(n_problems * (1 + size))
+    value, grad = sums[:n_problems], sums[n_problems:].reshape(points.shape)
+    if rows.total is not here:
+        strength = strength * rows.weight.sum(axis=0, dtype=np.float64)  # the shares of all processes make it whole
+    if n_problems * k <= _FEW_OUTPUTS:
         classes, distributions = (rows.target, None) if rows.target.ndim == 1 else (None, rows.target)
-        row = rows.loss
+        row, center = rows.loss, rows.center.astype(rows.weight.dtype)
         _native.linear_pass(
-            rows.features, center, matrix, offset, classes, distributions, rows.weight, sums[:b],
-            sums[b + m :].reshape(m, d), sums[b : b + m], row.member, row.beta, row.shape, row.margin, rows.n_threads,
+            rows.features, center, points, unit, strength, classes, distributions, rows.weight, value, grad,
+            row.member, row.beta, row.shape, row.margin, rows.n_threads,
         )  # fmt: skip
     else:
-        _wide_pass(rows, matrix, offset, center, sums[:b], sums[b + m :].reshape(m, d), sums[b : b + m])
+        weights, bias = points[:, : k * d].reshape(n_problems, k, d), points[:, k * d :]
+        steps, of_bias = np.zeros((n_problems * k, d)), np.zeros(n_problems * k)
+        value[:] = strength / 2 * np.einsum("bkd,bkd->b", weights, weights)
+        _wide_pass(rows, *_operands(rows, weights if unit is None else weights * unit, bias), value, steps, of_bias)
+        if unit is not None:
+            steps *= unit
+        grad[:, : k * d] = steps.reshape(n_problems, -1) + strength[:, None] * points[:, : k * d]
+        grad[:, k * d :] = of_bias.reshape(n_problems, k)
     sums = rows.total(sums)
+    value, grad = sums[:n_problems], sums[n_problems:].reshape(points.shape)
     if not rows.intercept:
-        sums[b : b + m] = 0
-    return sums[:b], sums[b + m :].reshape(weights.shape), sums[b : b + m].reshape(bias.shape)
+        grad[:, k * d :] = 0
+    return value, grad
 
 
 def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = False) -> tuple[Float64, Float64]:

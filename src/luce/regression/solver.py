@@ -139,7 +139,7 @@ class Problem:
         self.shape = (rows.n_problems, rows.n_classes, len(self.unit))
         self.split = rows.n_classes * len(self.unit)
         self._rows = {dtype: rows.at(dtype) for dtype in (np.float32, np.float64)}
-        self._strength, self._scaled = penalty.strength[:, None], bool((self.unit != 1).any())
+        self._scaled = bool((self.unit != 1).any())
 
     def unpack(self, x: Float64) -> tuple[Float64, Float64]:
         """Raw weights (B, K, D) and biases (B, K)."""
@@ -155,12 +155,7 @@ class Problem:
         rows = self._rows[dtype]
         if matter is not None and len(matter) > 1 and not matter.all():
             rows = replace(rows, weight=rows.weight * matter)  # the native pass leaves the others out
-        loss, grad, grad_bias = loss_and_grad(rows, *self.unpack(x))
-        weights, out = x[:, : self.split], np.empty_like(x)
-        flat = np.multiply(weights, self._strength, out=out[:, : self.split])
-        flat += (grad * self.unit if self._scaled else grad).reshape(flat.shape)
-        out[:, self.split :] = grad_bias
-        return loss + self.penalty.strength * np.vecdot(weights, weights) / 2, out
+        return loss_and_grad(rows, x, self.penalty.strength, self.unit if self._scaled else None)
 
     def metric(self, at: Point, features: Spectrum, *, every_row: bool = False) -> Preconditioner:
         """The inverse of the second derivative there, roughly; that in the biases exactly, if of every row.

@@ -460,6 +460,19 @@ def test_where_rounding_lets_nothing_go_lower_the_search_ends(noise: float) -> N
     assert (at.value < 1.01).all()
 
 
+def test_steps_whose_gain_is_below_the_noise_end() -> None:
+    calls = 0
+
+    def slow(x: Float64, matter: NDArray[np.bool_]) -> tuple[Float64, Float64]:
+        nonlocal calls
+        calls += 1
+        return np.array([1 - 1e-9 * calls]), np.full((1, 1), 1e-5)
+
+    at, done = search(slow, np.zeros((1, 1)), tol=1e-30, max_iter=1000, noise=1e-6)
+    assert not done.any()
+    assert at.n_iter < 200
+
+
 def test_an_uphill_direction_is_not_followed() -> None:
     def uphill(grad: Float64) -> Float64:
         return -grad

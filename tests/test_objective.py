@@ -60,13 +60,13 @@ def test_rows_count_only_where_they_have_weight(k: int, n_problems: int) -> None
     x[weight[:, 0] == 0] += 3
     rows, _ = plain.rows_of(x, y, weight, n_classes=k)
     weights, bias = rng.normal(size=(n_problems, k, d)) / 5, rng.normal(size=(n_problems, k))
-    strength, points = rng.random(n_problems), packed(weights, bias)
-    value, gradient = loss_and_grad(rows, points, strength)
-    loss, grad, grad_bias = plain.mean_loss(rows, weights, bias)
+    strength, unit, points = rng.random(n_problems), rng.uniform(0.5, 2, d), packed(weights, bias)
+    value, gradient = loss_and_grad(rows, points, strength, unit)
+    loss, grad, grad_bias = plain.mean_loss(rows, weights * unit, bias)
     np.testing.assert_allclose(value, loss + strength / 2 * np.sum(weights**2, axis=(1, 2)), atol=1e-12)
-    penalised = packed(grad + strength[:, None, None] * weights, grad_bias)
+    penalised = packed(grad * unit + strength[:, None, None] * weights, grad_bias)
     np.testing.assert_allclose(gradient, penalised, atol=1e-12)
-    threaded = loss_and_grad(replace(rows, n_threads=3), points, strength)
+    threaded = loss_and_grad(replace(rows, n_threads=3), points, strength, unit)
     for found, other in zip((value, gradient), threaded, strict=True):
         np.testing.assert_array_equal(found, other)
 

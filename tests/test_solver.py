@@ -13,7 +13,9 @@ from scipy.optimize import minimize
 
 from luce.links import Entmax, Link, PseudoSoftmax, Sigmoid, SoftMargin, Softmax, Sparsemax, Spherical, Taylor
 from luce.regression import Penalty, Rows, Solution, mean_and_deviation, preconditioner, row_loss, solve
-from luce.regression.solver import Problem
+from luce.regression.lbfgs import Point
+from luce.regression.preconditioner import spectrum
+from luce.regression.solver import Problem, _Search
 from tests import plain_regression as plain
 
 Float64 = NDArray[np.float64]
@@ -135,6 +137,24 @@ def test_a_bound_that_is_blind_to_the_gradient_would_be_found_out() -> None:
     true = value[0] - best.value[0]
     assert problem.gap(at, value, grad, zero_grad)[0] >= true > 1e-3
     assert problem.gap(at, value, 0 * grad, zero_grad)[0] < true
+
+
+@pytest.mark.parametrize(
+    ("of_weights", "of_bias", "decrease", "done"),
+    [(0.0, 0.0, 1.0, True), (0.1, 0.0, 1.0, False), (0.0, 1.0, 1.0, False), (0.1, 0.0, 0.0, True)],
+)
+def test_a_search_is_done_where_the_gap_is_small_or_no_decrease_is_left(
+    of_weights: float, of_bias: float, decrease: float, done: bool
+) -> None:
+    x, y = plain.blobs(300, 3, 3)
+    rows, deviation = plain.rows_of(x, y)
+    problem = Problem(rows, penalty_of(0.01))
+    features = spectrum(rows, np.ones(3), deviation)
+    search = _Search(problem, features, np.array([True]), True, 0.01, 10, None)
+    zero = search.begin(np.zeros((1, 12)), None, None, np.float64)
+    grad = np.zeros((1, 12))
+    grad[0, 0], grad[0, 9:] = of_weights, np.array([1, 0, -1]) * of_bias
+    assert search.stop(Point(zero.x, zero.value, grad, decrease=[decrease])) == [done]
 
 
 def test_nothing_is_proven_without_a_penalty_or_for_a_loss_that_is_not_convex() -> None:

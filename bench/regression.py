@@ -41,6 +41,7 @@ from luce.images import MAX_PIXELS
 from luce.regression.objective import Rows, loss_and_grad
 
 TOLS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 1e-3)
+PAUSE = 0.4  # s; the threads of scikit-learn's BLAS stay awake for 0.2 s, and slow down what comes next by a fifth
 Work = Callable[[], Any]
 Floats = NDArray[np.float32]
 
@@ -50,7 +51,7 @@ def times(jobs: dict[str, Work], rounds: int) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            time.sleep(0.05)  # waiting threads of the one before fall asleep
+            time.sleep(PAUSE)
             start = time.perf_counter()
             job()
             taken[name].append(time.perf_counter() - start)

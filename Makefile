@@ -41,7 +41,7 @@ sanitize: setup-dev  ## Run the tests of the kernels and the gate under AddressS
 	$(SANITIZED)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --upgrade --force-reinstall . -C cmake.define.LUCE_SANITIZE=ON -C build-dir=$(SANITIZED)/build
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	UBSAN_OPTIONS=print_stacktrace=1 $(SANITIZED)/bin/python -m pytest \
-	tests/test_native.py tests/test_linear_native.py tests/test_lbfgs.py tests/test_arrays.py tests/test_laws.py tests/test_cross_entropy.py tests/test_family_vectors.py tests/test_gate_fuzz.py
+	tests/test_native.py tests/test_linear_native.py tests/test_lbfgs.py tests/test_preconditioner.py tests/test_arrays.py tests/test_laws.py tests/test_cross_entropy.py tests/test_family_vectors.py tests/test_gate_fuzz.py
 
 lint: setup-dev  ## Check style, types and documents
 	$(BIN)/ruff format --check .

@@ -41,17 +41,16 @@ from luce.images import MAX_PIXELS
 from luce.regression.objective import Rows, loss_and_grad
 
 TOLS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 1e-3)
-PAUSE = 0.4  # s; the threads of scikit-learn's BLAS stay awake for 0.2 s, and slow down what comes next by a fifth
 Work = Callable[[], Any]
 Floats = NDArray[np.float32]
 
 
-def times(jobs: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each job, interleaved."""
+def times(jobs: dict[str, Work], rounds: int, pause: float = 0.05) -> dict[str, list[float]]:
+    """Seconds of each job, interleaved, after a pause (s) in which waiting threads of the one before fall asleep."""
     taken: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            time.sleep(PAUSE)
+            time.sleep(pause)
             start = time.perf_counter()
             job()
             taken[name].append(time.perf_counter() - start)
@@ -187,7 +186,7 @@ def trashnet() -> list[str]:
         "ours": lambda: luce.SoftmaxRegressionCV().fit(x, y),
     }
     peer_model, model = theirs(1), luce.SoftmaxRegressionCV().fit(x, y)
-    taken = times(jobs, 5)
+    taken = times(jobs, 5, pause=0.4)  # a BLAS with several threads keeps them awake for 0.2 s
     medians = {key: statistics.median(seconds) for key, seconds in taken.items()}
     reference = min(medians["one"], medians["default"])
     ratio = {key: f"{reference / median:.1f}" for key, median in medians.items()}

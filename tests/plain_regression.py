@@ -37,7 +37,6 @@ def rows_of(
     weight = weight / weight.sum(axis=0)
     center, deviation = mean_and_deviation(x, weight.mean(axis=1))
     k = n_classes or (target.shape[1] if target.ndim == 2 else int(target.max()) + 1)
-    center = center if intercept else np.zeros_like(center)
     return Rows(x, target, weight, center, k, loss or RowLoss(), intercept, n_threads), deviation
 
 
@@ -97,7 +96,7 @@ def row_losses(loss: RowLoss, z: Float64, q: Float64) -> tuple[Float64, Float64]
 
 def mean_loss(rows: Rows, weights: Float64, bias: Float64) -> tuple[Float64, Float64, Float64]:
     """Weighted mean loss (B,) and its gradients (B, K, D), (B, K)."""
-    x = rows.features.astype(np.float64) - rows.center
+    x = rows.features.astype(np.float64) - rows.origin
     q = distributions_of(rows.target, rows.n_classes)
     w = rows.weight.astype(np.float64)
     values, grads, biases = [], [], []

@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_the_loss(seed: int, dtype: type, n_problems: in
             loss_and_grad(rows.at(work), packed(weights, bias), strength, unit), expected, strict=True
         ):
             np.testing.assert_allclose(found, other, atol=room, rtol=room)
-    z = np.einsum("nd,bkd->nbk", x.astype(np.float64) - rows.center, weights) + bias
+    z = np.einsum("nd,bkd->nbk", x.astype(np.float64) - rows.origin, weights) + bias
     np.testing.assert_allclose(logits(rows, weights, bias), z, atol=1e-12)
 
 

@@ -111,12 +111,13 @@ def test_a_native_product_of_other_shapes_is_refused() -> None:
             _native.lbfgs_metric(*other)
 
 
-def test_few_rows_take_the_greatest_values() -> None:
+@pytest.mark.parametrize("intercept", [True, False])
+def test_few_rows_take_the_greatest_values(intercept: bool) -> None:
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(200, 200)))[0]
     size = np.concatenate([10.0 ** np.linspace(1, 0.5, 20), np.full(180, 0.1)])
-    x = rng.normal(size=(500, 200)) * size @ turn
-    rows, deviation = rows_of(x, rng.integers(0, 3, 500))
+    x = rng.normal(size=(500, 200)) * size @ turn + rng.normal(size=200)
+    rows, deviation = rows_of(x, rng.integers(0, 3, 500), intercept=intercept)
     unit = rng.uniform(0.5, 2, 200)
     found = spectrum(rows, unit, deviation)
     assert found.rest is not None
@@ -125,7 +126,8 @@ def test_few_rows_take_the_greatest_values() -> None:
     np.testing.assert_allclose(found.values[-20:], values[-20:], rtol=1e-3)
     along = np.abs(np.vecdot(found.vectors[-20:], vectors.T[-20:]))
     np.testing.assert_allclose(along, 1, atol=0.01)
-    left = (deviation * unit) ** 2 - found.values @ found.vectors**2
+    variances = deviation**2 if intercept else np.mean(x**2, axis=0)
+    left = variances * unit**2 - found.values @ found.vectors**2
     np.testing.assert_allclose(found.rest, np.maximum(left, 0))
     np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(40), atol=1e-12)
 

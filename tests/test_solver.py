@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def penalty_of(strength: float, problems: int = 1, scale: Float64 | None = None)
 
 def least(rows: Rows, penalty: Penalty, near: Solution, b: int = 0) -> float:
     """The minimum of the plain objective of problem b, by SciPy, from near it."""
-    one = Rows(rows.features, rows.target, rows.weight[:, b : b + 1], rows.center, rows.n_classes, rows.loss)
+    one = replace(rows, weight=rows.weight[:, b : b + 1])
     k, d = near.weights.shape[1:]
     strength = float(penalty.strength[b])
 
@@ -183,6 +184,17 @@ def test_without_an_intercept_the_biases_stay_at_zero(link: Link) -> None:
     assert (found.bias == 0).all()
     assert found.converged.all()
     assert found.n_iter < 50
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0, 50.0, 1e3])
+def test_features_far_from_zero_take_no_more_passes_for_want_of_an_intercept(offset: float) -> None:
+    x, y = plain.blobs(3000, 40, 5)
+    near, _ = plain.rows_of((x + offset).astype(np.float32), y, intercept=False)
+    _, deviation = plain.rows_of(x, y)
+    found = solve(near, penalty_of(1e-3, scale=np.ones(40)), deviation, tol=1e-6)
+    exact = solve(replace(near, features=x + offset), penalty_of(1e-3, scale=np.ones(40)), deviation, tol=1e-6)
+    assert found.converged.all()
+    assert found.n_passes <= 1.3 * exact.n_passes
 
 
 def test_problems_solved_together_equal_problems_solved_alone() -> None:

@@ -136,7 +136,6 @@ def make_folds(
     totals = fold_weight.sum(axis=0)
     fold_weight /= totals
     center, deviation = mean_and_deviation(features, weight / weight.sum(), n_threads)
-    center = center if intercept else np.zeros_like(center)
     link = Softmax() if link is None else link
     rows = Rows(features, target, fold_weight, center, n_classes, row_loss(link), intercept, n_threads)
     unit = scale(deviation)

@@ -218,8 +218,6 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         weight /= mass
         n_threads = default_threads() if self.n_threads is None else self.n_threads
         center, deviation = mean_and_deviation(features, weight, n_threads, total)
-        if not self.fit_intercept:
-            center = np.zeros_like(center)
         target = smoothed(targets.values, k, self.label_smoothing, distributions=loss.member == SIGMOID)
         rows = Rows(features, target, weight[:, None], center, k, loss, self.fit_intercept, n_threads, total)
         strength = self._strength(mass)
@@ -229,13 +227,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             penalty,
             deviation,
             features=basis,
-            start=self._start(center, k) if self.warm_start else start,
+            start=self._start(rows.origin, k) if self.warm_start else start,
             tol=self.tol,
             max_iter=self.max_iter,
             progress=say if self.verbose else None,
         )
         self.coef_ = solution.weights[0]
-        self.intercept_ = solution.bias[0] - self.coef_ @ center
+        self.intercept_ = solution.bias[0] - self.coef_ @ rows.origin
         self.n_iter_, self.n_passes_ = solution.n_iter, solution.n_passes
         self._several = targets.several
         self._certify(rows, solution, float(strength))
@@ -271,11 +269,11 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             return np.where(deviation > 0, deviation, 1.0)
         return 1 / np.broadcast_to(scale, deviation.shape)
 
-    def _start(self, center: Float64, k: int) -> tuple[Float64, Float64] | None:
+    def _start(self, origin: Float64, k: int) -> tuple[Float64, Float64] | None:
         coef = getattr(self, "coef_", None)
-        if coef is None or coef.shape != (k, len(center)):
+        if coef is None or coef.shape != (k, len(origin)):
             return None
-        return coef[None], (self.intercept_ + coef @ center)[None] * self.fit_intercept
+        return coef[None], (self.intercept_ + coef @ origin)[None] * self.fit_intercept
 
     def _certify(self, rows: Rows, solution: Solution, strength: float) -> None:
         """Set the certificate; warn where it does not prove what was asked for."""
@@ -321,7 +319,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         weight = rows.weight[:, 0].astype(np.float64)
         residual = p * weight[:, None]
         residual[np.arange(len(p)), rows.target] -= weight
-        centred = np.asarray(rows.features, np.float64) - rows.center
+        centred = np.asarray(rows.features, np.float64) - rows.origin
         grad = np.hstack([residual.T @ centred, residual.sum(axis=0)[:, None]])
         return unpenalised_gap(centred, p, weight, grad)
 

@@ -49,7 +49,7 @@ class Rows:
         target: (N,) int64 class ids, or (N, K) distributions in the dtype of `weight`.
         weight: (N, B), the weight of each row in each problem; each column sums to one (over all processes). Its
             dtype, float32 or float64, is that of the arithmetic.
-        center: (D,) float64, the point that the biases refer to.
+        center: (D,) float64, the mean of the features.
         n_classes: K.
         loss: of a row.
         intercept: whether the biases are free; else they stay 0.
@@ -71,6 +71,11 @@ class Rows:
     def n_problems(self) -> int:
         """B."""
         return int(self.weight.shape[1])
+
+    @property
+    def origin(self) -> Float64:
+        """(D,) float64, what features are measured from and biases refer to: the mean, or 0 where no bias is free."""
+        return self.center if self.intercept else np.zeros_like(self.center)
 
     @property
     def n_rows(self) -> int:
@@ -155,9 +160,9 @@ def loss_and_grad(
         strength = strength * rows.weight.sum(axis=0, dtype=np.float64)  # the shares of all processes make it whole
     if n_problems * k <= _FEW_OUTPUTS:
         classes, distributions = (rows.target, None) if rows.target.ndim == 1 else (None, rows.target)
-        row, center = rows.loss, rows.center.astype(rows.weight.dtype)
+        row, origin = rows.loss, rows.origin.astype(rows.weight.dtype)
         _native.linear_pass(
-            rows.features, center, points, unit, strength, classes, distributions, rows.weight, value, grad,
+            rows.features, origin, points, unit, strength, classes, distributions, rows.weight, value, grad,
             row.member, row.beta, row.shape, row.margin, rows.n_threads,
         )  # fmt: skip
     else:
@@ -202,14 +207,14 @@ def gram(rows: Rows, unit: Float64) -> Float64:
     n, d = rows.features.shape
     dtype = rows.weight.dtype
     step = max(1, -(-n // max(_GRAM_ROWS * d, 4096)))
-    features, center, factor = rows.features[::step], rows.center.astype(dtype), unit.astype(dtype)
+    features, origin, factor = rows.features[::step], rows.origin.astype(dtype), unit.astype(dtype)
     weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
     size = max(64, _BLOCK_BYTES // (dtype.itemsize * d))
 
     def part(starts: Sequence[int]) -> list[Floats]:
         block = slice(starts[0], starts[0] + size)
         x: Floats = features[block].astype(dtype)
-        x -= center
+        x -= origin
         x *= factor
         x *= np.sqrt(weight[block, None]).astype(dtype)
         return [x.T @ x]
@@ -237,7 +242,7 @@ def sample(rows: Rows, unit: Float64) -> tuple[Floats, float]:
     dtype = rows.weight.dtype
     weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
     x: Floats = rows.features[::step].astype(dtype)
-    x -= rows.center.astype(dtype)
+    x -= rows.origin.astype(dtype)
     x *= unit.astype(dtype)
     x *= np.sqrt(weight)[:, None].astype(dtype)
     share = float(rows.total(np.array([weight.sum()]))[0])
@@ -248,7 +253,7 @@ def _operands(rows: Rows, weights: Float64, bias: Float64) -> tuple[Floats, Floa
     """The stacked matrix (B K, D), offset (B K,) and center (D,) in the dtype of the arithmetic."""
     dtype = rows.weight.dtype
     matrix = weights.reshape(-1, weights.shape[-1]).astype(dtype)
-    return matrix, bias.reshape(-1).astype(dtype), rows.center.astype(dtype)
+    return matrix, bias.reshape(-1).astype(dtype), rows.origin.astype(dtype)
 
 
 def _blocks(

@@ -64,7 +64,7 @@ def spectrum(rows: Rows, unit: Float64, deviation: Float64) -> Spectrum:
     """
     d = rows.features.shape[1]
     if d > _MOST_FEATURES or (rows.n_rows < _ROWS_EACH * d and d > _ROWS_EACH * _GREATEST):
-        return _greatest(rows, unit, (deviation * unit) ** 2)
+        return _greatest(rows, unit, (deviation**2 + (rows.center - rows.origin) ** 2) * unit**2)
     values, vectors = np.linalg.eigh(gram(rows, unit))
     few = rows.n_classes * d * (rows.n_classes + d) <= _FEW_PRODUCTS
     vectors = np.ascontiguousarray(vectors.T)

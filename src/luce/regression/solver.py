@@ -43,6 +43,7 @@ _EPS = float(np.finfo(np.float64).eps)
 _DOUBT = 0.1  # where nothing is proven here: a predicted decrease may be several times too small
 _LARGE = 1e15  # float32 products of features beyond this might overflow
 _FAR = 1e3  # deviations between a feature's mean and zero that float32 still resolves
+_FAR_FROM_ZERO = 10.0  # the same where the mean is not taken off
 _WORTH_FLOAT32 = 10_000_000  # products of a pass; fewer are done at once in float64 where the features are
 
 
@@ -83,7 +84,7 @@ class Solution:
 
     Attributes:
         weights: (B, K, D) float64, for raw features.
-        bias: (B, K) float64, for features centred at `Rows.center`.
+        bias: (B, K) float64, for features measured from `Rows.origin`.
         value: (B,) objective including the penalty.
         gap: (B,) upper bound on value minus minimum; infinite where nothing was proven.
         converged: (B,) whether `tol` was reached.
@@ -409,4 +410,5 @@ def fits_float32(rows: Rows, deviation: Float64) -> bool:
         return False
     varies = deviation > 0
     center, spread = np.abs(rows.center[varies]), deviation[varies]
-    return bool((center < _LARGE).all() and (spread < _LARGE).all() and (center <= _FAR * spread).all())
+    far = _FAR if rows.intercept else _FAR_FROM_ZERO
+    return bool((center < _LARGE).all() and (spread < _LARGE).all() and (center <= far * spread).all())

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from luce.links import Sigmoid, Softmax
 from luce.regression import mean_and_deviation, row_loss
-from luce.regression.objective import curvature, gram, logits, loss_and_grad
-from luce.regression.preconditioner import preconditioner, spectrum
+from luce.regression.objective import curvature, logits, loss_and_grad
+from luce.regression.preconditioner import gram, preconditioner, spectrum
 from tests import plain_regression as plain
 
 

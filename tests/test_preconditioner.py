@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from luce import _native
 from luce.links import Entmax, Link, Sigmoid, Softmax, Sparsemax
 from luce.regression import row_loss
-from luce.regression.objective import curvature, gram
-from luce.regression.preconditioner import Spectrum, preconditioner, spectrum
+from luce.regression.objective import curvature
+from luce.regression.preconditioner import Spectrum, gram, preconditioner, spectrum
 from tests.plain_regression import blobs, distributions_of, rows_of
 
 

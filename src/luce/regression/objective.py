@@ -10,7 +10,7 @@ Shapes: N rows, D features, K classes, B problems.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luce import _native
-from luce.parallel import map_chunks
 from luce.regression.row_loss import KERNELS, SIGMOID, SOFTMAX_LOSS, RowLoss
 
 Float64 = NDArray[np.float64]
@@ -30,8 +29,6 @@ _FEW_OUTPUTS = 96  # up to here the native products are the faster ones
 _RUNS = 8
 _BLOCK_BYTES = 1 << 22  # of features and logits of a block of rows, for matrix products
 _SAMPLE_ROWS = 2048  # for the curvature, or two for each class; of few rows, a quarter
-_FEW_ROWS, _SAMPLE_NUMBERS = 256, 1 << 22  # of the greatest eigenvalues' sample, at least and about
-_GRAM_ROWS = 6  # for each feature; more save no pass
 _NEAR = 100.0  # squared deviations between the pivot of the moments and the mean that cost no digits
 
 
@@ -200,53 +197,6 @@ def curvature(rows: Rows, weights: Float64, bias: Float64, *, every_row: bool = 
     classes, mean, trace, weight = np.split(sums, [k * k, k * k + d, k * k + d + 1], axis=1)
     tiny = np.finfo(np.float64).tiny
     return (classes / np.maximum(weight, tiny)).reshape(-1, k, k), mean / np.maximum(trace, tiny)
-
-
-def gram(rows: Rows, unit: Float64) -> Float64:
-    """Second moments (D, D) of the centred features times `unit`, over a sample of the rows and all problems."""
-    n, d = rows.features.shape
-    dtype = rows.weight.dtype
-    step = max(1, -(-n // max(_GRAM_ROWS * d, 4096)))
-    features, origin, factor = rows.features[::step], rows.origin.astype(dtype), unit.astype(dtype)
-    weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
-    size = max(64, _BLOCK_BYTES // (dtype.itemsize * d))
-
-    def part(starts: Sequence[int]) -> list[Floats]:
-        block = slice(starts[0], starts[0] + size)
-        x: Floats = features[block].astype(dtype)
-        x -= origin
-        x *= factor
-        x *= np.sqrt(weight[block, None]).astype(dtype)
-        return [x.T @ x]
-
-    sums = np.zeros((d, d))
-    starts = range(0, len(features), size)
-    if len(starts) == 1:  # no thread is worth its start
-        sums += part(starts)[0]
-    else:
-        for moments in map_chunks(starts, part, chunk=1, n_threads=max(1, rows.n_threads)):
-            sums += moments
-    share = rows.total(np.array([weight.sum()]))
-    return rows.total(sums) / max(float(share[0]), np.finfo(np.float64).tiny)
-
-
-def sample(rows: Rows, unit: Float64) -> tuple[Floats, float]:
-    """Some centred rows (S, D) times `unit` and the root of their weight, whose second moments are those of all.
-
-    Returns:
-        The rows, in the dtype of the arithmetic, and the sum of their weights over all processes.
-    """
-    n, d = rows.features.shape
-    wanted = min(n, max(_FEW_ROWS, _SAMPLE_NUMBERS // d))
-    step = max(1, -(-n // wanted))
-    dtype = rows.weight.dtype
-    weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
-    x: Floats = rows.features[::step].astype(dtype)
-    x -= rows.origin.astype(dtype)
-    x *= unit.astype(dtype)
-    x *= np.sqrt(weight)[:, None].astype(dtype)
-    share = float(rows.total(np.array([weight.sum()]))[0])
-    return x, max(share, np.finfo(np.float64).tiny)
 
 
 def _operands(rows: Rows, weights: Float64, bias: Float64) -> tuple[Floats, Floats, Floats]:

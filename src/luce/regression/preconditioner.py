@@ -9,12 +9,16 @@ classes' mean: measured on pixels, the mean itself saves two thirds of the passe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from luce import _native
-from luce.regression.objective import Float64, Floats, Rows, affine, gram, sample
+from luce.parallel import map_chunks
+from luce.regression.objective import Float64, Floats, Rows, affine
 
 _MOST_FEATURES = 4096  # from there on the whole spectrum costs more memory and time than it saves
 _FEW_PRODUCTS = 1 << 17  # of a gradient and the metric: a matrix library's calls would take longer than they do
@@ -22,6 +26,9 @@ _ROWS_EACH = 4  # rows for each feature below which the greatest eigenvalues do 
 _GREATEST = 40  # eigenvalues
 _FEW_CLASSES = 32  # up to here the native product with a part of the spectrum is the faster one
 _SPARE = 8  # more directions for the iteration that finds them
+_FEW_ROWS, _SAMPLE_NUMBERS = 256, 1 << 22  # of the greatest eigenvalues' sample, at least and about
+_GRAM_ROWS = 6  # for each feature; more save no pass
+_BLOCK_BYTES = 1 << 22  # of features at once
 _FLOOR = 1e-3  # of the classes' largest curvature, for biases
 
 
@@ -85,6 +92,54 @@ def _greatest(rows: Rows, unit: Float64, variances: Float64) -> Spectrum:
     values = np.maximum(values[-_GREATEST:], 0.0)
     rest = np.maximum(variances - values @ vectors**2, 0.0)
     return Spectrum(values, vectors, rest, few=vectors if rows.n_classes <= _FEW_CLASSES else None)
+
+
+def gram(rows: Rows, unit: Float64) -> Float64:
+    """Second moments (D, D) of the centred features times `unit`, over a sample of the rows and all problems."""
+    n, d = rows.features.shape
+    step = max(1, -(-n // max(_GRAM_ROWS * d, 4096)))
+    features, weight = rows.features[::step], rows.weight[::step].mean(axis=1, dtype=np.float64)
+    size = max(64, _BLOCK_BYTES // (rows.weight.itemsize * d))
+
+    def part(starts: Sequence[int]) -> list[Floats]:
+        block = slice(starts[0], starts[0] + size)
+        x = _weighed(rows, features[block], weight[block], unit)
+        return [x.T @ x]
+
+    sums = np.zeros((d, d))
+    starts = range(0, len(features), size)
+    if len(starts) == 1:  # no thread is worth its start
+        sums += part(starts)[0]
+    else:
+        for moments in map_chunks(starts, part, chunk=1, n_threads=max(1, rows.n_threads)):
+            sums += moments
+    share = rows.total(np.array([weight.sum()]))
+    return rows.total(sums) / max(float(share[0]), np.finfo(np.float64).tiny)
+
+
+def sample(rows: Rows, unit: Float64) -> tuple[Floats, float]:
+    """Some centred rows (S, D) times `unit` and the root of their weight, whose second moments are those of all.
+
+    Returns:
+        The rows, in the dtype of the arithmetic, and the sum of their weights over all processes.
+    """
+    n, d = rows.features.shape
+    wanted = min(n, max(_FEW_ROWS, _SAMPLE_NUMBERS // d))
+    step = max(1, -(-n // wanted))
+    weight = rows.weight[::step].mean(axis=1, dtype=np.float64)
+    x = _weighed(rows, rows.features[::step], weight, unit)
+    share = float(rows.total(np.array([weight.sum()]))[0])
+    return x, max(share, np.finfo(np.float64).tiny)
+
+
+def _weighed(rows: Rows, features: NDArray[Any], weight: Float64, unit: Float64) -> Floats:
+    """Some of the features, measured from the origin, times `unit` and the root of their weight."""
+    dtype = rows.weight.dtype
+    x: Floats = features.astype(dtype)
+    x -= rows.origin.astype(dtype)
+    x *= unit.astype(dtype)
+    x *= np.sqrt(weight)[:, None].astype(dtype)
+    return x
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def times(jobs: dict[str, Work], rounds: int, pause: float = 0.05) -> dict[str, 
     taken: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            time.sleep(pause)
+            time.sleep(pause)  # else their waiting takes a core from this one
             start = time.perf_counter()
             job()
             taken[name].append(time.perf_counter() - start)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "linear_rows.hpp"
@@ -14,18 +15,32 @@ enum class Bend { softmax, entmax, sigmoid };  // the forms of a loss's second d
 
 namespace linear {
 
+// What a row adds: the sum of s, and the trace of its second derivative.
+struct Bent {
+  double sum, trace;
+};
+
 // In place of probabilities p (k): of entmax and softmax the s of diag(s) - s s' / sum(s), which is
-// p^(2 - alpha) and with it p itself where alpha is 1; of sigmoid the diagonal. Returns their sum.
+// p^(2 - alpha), p itself where alpha is 1; of sigmoid, from the smaller side of each question, the diagonal.
+// The trace is made of what lies beside the largest number: all that a row next to certain has.
 template <class T>
-double bend(T* p, std::size_t k, Bend form, double alpha) {
-  double sum = 0;
+Bent bend(T* p, std::size_t k, Bend form, double alpha) {
+  double rest = 0, squares = 0;
+  std::size_t top = 0;
   for (std::size_t q = 0; q < k; ++q) {
     if (form == Bend::sigmoid) p[q] *= 1 - p[q];
     if (form == Bend::entmax && p[q] > 0)
       p[q] = static_cast<T>(std::pow(static_cast<double>(p[q]), 2 - alpha));
-    sum += p[q];
+    if (p[q] > p[top]) top = q;
   }
-  return sum;
+  for (std::size_t q = 0; q < k; ++q) {
+    if (q == top) continue;
+    rest += p[q];
+    squares += static_cast<double>(p[q]) * p[q];
+  }
+  const double most = p[top], sum = most + rest;
+  if (form == Bend::sigmoid) return {sum, sum};
+  return {sum, sum > 0 ? (2 * most * rest + (rest * rest - squares)) / sum : 0};
 }
 
 }  // namespace linear
@@ -48,7 +63,7 @@ void linear_curvature(const Table<T>& table, const LinearRows<T, X>& rows, const
   const std::vector<T> none(wide);
   struct Sums {
     std::vector<T> numbers;
-    std::vector<double> diagonal, trace, weight;
+    std::vector<double> diagonal, trace, weight;  // the diagonal, of sigmoid
   };
   std::vector<Sums> runs(count);
   const auto run = [&](std::size_t first, std::size_t last, Sums& to) {
@@ -67,9 +82,10 @@ void linear_curvature(const Table<T>& table, const LinearRows<T, X>& rows, const
       const X* end = rows.x + rows.n * d;
       kernels.logits(x.data(), end, given.center, given.matrix, given.offset.data(), z.data(), size, d, m, m);
       const Parameters p{beta, alpha, 0, nullptr, 0};
-      if (form == Bend::sigmoid)
+      if (form == Bend::sigmoid) {
+        for (std::size_t i = 0; i < size * m; ++i) z[i] = -std::abs(z[i]);
         table.sigmoid(z.data(), z.data(), size * m, p);
-      else
+      } else
         (form == Bend::entmax ? table.entmax : table.softmax)
             .probabilities(z.data(), nullptr, z.data(), size * problems, k, p);
       for (std::size_t i = 0; i < size * problems; ++i) {
@@ -77,14 +93,12 @@ void linear_curvature(const Table<T>& table, const LinearRows<T, X>& rows, const
         T *from = z.data() + i * k, *out = scaled.data() + i * k;
         const double w = weight[(first + i / problems) * step * problems + b], bent = w * beta * beta;
         if (w == 0) std::fill_n(from, k, T(0));  // whatever the row holds
-        const double sum = bend(from, k, form, alpha), share = sum > 0 ? bent / sum : 0;
-        double squares = 0;
+        const auto [sum, own] = bend(from, k, form, alpha);
+        const double trace = bent * own, share = sum > 0 ? bent / sum : 0;
         for (std::size_t q = 0; q < k; ++q) {
-          to.diagonal[b * k + q] += bent * from[q];
-          squares += static_cast<double>(from[q]) * from[q];
+          if (form == Bend::sigmoid) to.diagonal[b * k + q] += bent * from[q];
           out[q] = static_cast<T>(-share * from[q]);
         }
-        const double trace = bent * sum - (form == Bend::sigmoid ? 0 : share * squares);
         traces[i] = static_cast<T>(trace);
         to.trace[b] += trace;
         to.weight[b] += w;
@@ -110,11 +124,18 @@ void linear_curvature(const Table<T>& table, const LinearRows<T, X>& rows, const
       double* to = sums + b * (k * k + d + 2);
       for (std::size_t q = 0; q < k; ++q) {
         table.add_wide(from + q * wide, k, to + q * k);
-        to[q * k + q] += part.diagonal[b * k + q];
+        to[q * k + q] = form == Bend::sigmoid ? to[q * k + q] + part.diagonal[b * k + q] : 0;
       }
       table.add_wide(from + k * wide, d, to + k * k);
       to[k * k + d] += part.trace[b];
       to[k * k + d + 1] += part.weight[b];
+    }
+  // A row of diag(s) - s s' / sum(s) sums to 0: its place on the diagonal is what the others leave, to the
+  // last digit however certain the rows are.
+  for (std::size_t b = 0; form != Bend::sigmoid && b < problems; ++b)
+    for (std::size_t q = 0; q < k; ++q) {
+      double* row = sums + b * (k * k + d + 2) + q * k;
+      row[q] = -std::accumulate(row, row + k, 0.0);
     }
 }
 

@@ -304,6 +304,16 @@ def test_the_curvature_is_the_plain_sum(name: str, features: str, dtype: str, is
                 assert (np.abs(found - expected) <= room * size + 1e-300).all(), (c.x.shape, k, step)
 
 
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("k", [2, 5])
+def test_next_to_certain_rows_keep_their_curvature(k: int, name: str, isa: str) -> None:
+    c = case(200, 17, k, loss=LOSSES[name])
+    c.offset[:] = 18 * np.arange(k) if name == "softmax" else 18  # all are certain of the last class, or of each
+    expected, _ = plain_curvature(c)
+    assert np.trace(expected[0, : k * k].reshape(k, k)) < 1e-6 * c.weight.sum()
+    np.testing.assert_allclose(native_curvature(c), expected, rtol=1e-3, atol=2e-5 * np.abs(expected[0, :-1]).max())
+
+
 def test_the_curvature_of_many_rows_and_outputs_is_the_same_on_any_number_of_threads() -> None:
     for n, d, k, problems in ((20_000, 33, 4, 3), (5000, 20, 150, 1)):
         c = case(n, d, k, problems=problems)

@@ -95,7 +95,7 @@ def _greatest(rows: Rows, unit: Float64, variances: Float64) -> Spectrum:
 
 
 def gram(rows: Rows, unit: Float64) -> Float64:
-    """Second moments (D, D) of the features from the origin, times `unit`, over a sample of the rows and all problems."""
+    """Second moments (D, D) of the features from the origin, times `unit`, over a sample of the rows."""
     n, d = rows.features.shape
     step = max(1, -(-n // max(_GRAM_ROWS * d, 4096)))
     features, weight = rows.features[::step], rows.weight[::step].mean(axis=1, dtype=np.float64)
@@ -118,7 +118,7 @@ def gram(rows: Rows, unit: Float64) -> Float64:
 
 
 def sample(rows: Rows, unit: Float64) -> tuple[Floats, float]:
-    """Some rows (S, D) from the origin, times `unit` and the root of their weight: their second moments are those of all.
+    """Some rows (S, D) from the origin, times `unit` and the root of their weight.
 
     Returns:
         The rows, in the dtype of the arithmetic, and the sum of their weights over all processes.
